@@ -27,7 +27,7 @@ pub struct Secret<T: Zeroize>(Zeroizing<T>);
 
 impl<T: Zeroize> Secret<T> {
     /// Takes the value in.
-    pub const fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self(Zeroizing::new(value))
     }
 
@@ -89,4 +89,3 @@ secret_text!(
     /// The base32 seed that one-time codes come from.
     TotpSeed,
 );
-
