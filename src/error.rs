@@ -1,0 +1,70 @@
+//! What can go wrong: the rooms' errors, and those that exist only between rooms.
+
+use crate::{
+    exchange::{self, Scope},
+    key::{self, Fingerprint, KeyName},
+    signer,
+    store::{self, Stage},
+};
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A key or a text to sign.
+    #[error(transparent)]
+    Key(#[from] key::Error),
+    /// The disk.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The signer.
+    #[error(transparent)]
+    Signer(#[from] signer::Error),
+    /// The exchange.
+    #[error(transparent)]
+    Exchange(#[from] exchange::Error),
+    /// More or less than was asked for.
+    #[error("the exchange granted {granted:?}, not the {asked:?} that was asked for", granted = .granted.to_string(), asked = .asked.to_string())]
+    ScopeDiffers {
+        /// What was asked for.
+        asked: Scope,
+        /// What was granted.
+        granted: Scope,
+    },
+    /// The exchange answered with another key than ours.
+    #[error("the exchange has another key than {ours}: {problem}")]
+    ForeignKey {
+        /// Our key.
+        ours: Fingerprint,
+        /// What gave it away.
+        problem: &'static str,
+    },
+    /// The exchange did not take over a setting.
+    #[error("the exchange did not take over the {what} that was sent")]
+    SettingDiffers {
+        /// Which.
+        what: &'static str,
+    },
+    /// A login failed and the clocks disagree.
+    #[error("this clock is {seconds} s {direction} the exchange's, and {source}", direction = if *.ahead { "ahead of" } else { "behind" })]
+    Skew {
+        /// By how much.
+        seconds: u64,
+        /// Whether ours is ahead.
+        ahead: bool,
+        /// The refusal of the login.
+        source: exchange::Error,
+    },
+    /// An operation stopped where it can be taken up again.
+    #[error("{operation} of {name} stopped at {stage}: {source}", stage = .stage.as_str())]
+    Unfinished {
+        /// The key.
+        name: KeyName,
+        /// What was being done.
+        operation: &'static str,
+        /// How far it had come.
+        stage: Stage,
+        /// What stopped it.
+        source: Box<Self>,
+    },
+}

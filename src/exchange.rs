@@ -1,0 +1,415 @@
+//! The exchange: one call, one challenge, and what may be tried again.
+//!
+//! A [`Method`] is a value that knows its reply. [`Exchange::call`] sends it and says what came
+//! back; [`Exchange::confirm`] also answers the second factor. The wire is a [`Transport`].
+
+use std::{
+    future::Future,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
+
+use crate::{
+    key::{self, Purpose},
+    secret::AccessToken,
+    signer::{self, Signer},
+};
+
+#[cfg(feature = "https")]
+mod https;
+mod login;
+mod methods;
+mod network;
+mod refusal;
+mod rpc;
+mod scope;
+mod second_factor;
+mod totp;
+
+#[cfg(feature = "https")]
+pub use https::Https;
+pub use login::{Login, LoginScope, Session, SessionName};
+pub use methods::{
+    AccessEvent, AccessLog, ApiKey, ChangeApiKeyName, ChangeScopeInApiKey, ClientId, CreateApiKey, Credential,
+    DisableApiKey, EditApiKey, EnableApiKey, Feature, GetAccessLog, GetTime, Health, KeyId, ListApiKeys, Ping,
+    RemoveApiKey, ResetApiKey, Status, Version, Whitelisted,
+};
+pub use network::{Endpoint, Network};
+pub use refusal::{Kind, Refusal};
+pub use scope::{Area, Level, PRESETS, Scope};
+pub use second_factor::{Challenge, SecondFactor, Unattended};
+pub use totp::Totp;
+
+/// What can go wrong between here and the exchange.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No connection came about; nothing was sent.
+    #[error("cannot reach {host}: {problem}")]
+    Unreachable {
+        /// Where to.
+        host: String,
+        /// Why not.
+        problem: String,
+    },
+    /// The connection broke after the request may have gone out.
+    #[error("the connection to {host} broke: {problem}")]
+    Broken {
+        /// Where to.
+        host: String,
+        /// How.
+        problem: String,
+    },
+    /// No answer within the time allowed; the request may have been carried out.
+    #[error("no answer from {host} within {seconds} s")]
+    TimedOut {
+        /// Where from.
+        host: String,
+        /// The time allowed.
+        seconds: u64,
+    },
+    /// The exchange refused the call.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// An answer that is no answer. Its text is not shown: it could hold what was sent.
+    #[error("the answer to {method} is none: {problem} (HTTP status {status})")]
+    Malformed {
+        /// The method that was called.
+        method: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+        /// The HTTP status that came with it.
+        status: u16,
+    },
+    /// The other end is another network than was meant.
+    #[error("wrong network: {problem}")]
+    WrongNetwork {
+        /// What gave it away.
+        problem: String,
+    },
+    /// The exchange demands a second factor for another site; no code was asked for or sent.
+    #[error("the challenge is for another site than the {network} network; no code was sent")]
+    ForeignChallenge {
+        /// The network that was meant.
+        network: &'static str,
+    },
+    /// A second factor is demanded and cannot be had.
+    #[error("a second factor is needed: {problem}")]
+    NoSecondFactor {
+        /// Why there is none.
+        problem: String,
+    },
+    /// The second factor was answered and refused each time.
+    #[error("the second factor for {method} was refused {attempts} times ({reason})")]
+    SecondFactorRefused {
+        /// The method that was called.
+        method: &'static str,
+        /// How often it was tried.
+        attempts: usize,
+        /// The exchange's last reason.
+        reason: String,
+    },
+    /// Only hardware keys are registered, and their protocol is not public.
+    #[error("{method} wants a hardware security key, for which there is no public protocol")]
+    HardwareKeyOnly {
+        /// The method that was called.
+        method: &'static str,
+    },
+    /// The request is larger than the 32 kB that the exchange takes.
+    #[error("the request for {method} is larger than the 32 kB that the exchange takes")]
+    TooLarge {
+        /// The method that was called.
+        method: &'static str,
+    },
+    /// Not a scope.
+    #[error("not a scope: {problem}")]
+    Scope {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Not an endpoint.
+    #[error("not an endpoint: {problem}")]
+    Endpoint {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Some other identifier that cannot be one.
+    #[error("not {what}: {problem}")]
+    Identifier {
+        /// What it was meant to be.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The certificates of `--ca-file` cannot be used.
+    #[error("the certificate file cannot be used: {problem}")]
+    Authorities {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The signer could not sign.
+    #[error(transparent)]
+    Signer(#[from] signer::Error),
+    /// What should be signed cannot be.
+    #[error(transparent)]
+    Key(#[from] key::Error),
+}
+
+impl Error {
+    /// Tells whether the call may have been carried out although no usable answer came.
+    pub const fn leaves_doubt(&self) -> bool {
+        matches!(
+            self,
+            Self::Broken { .. } | Self::TimedOut { .. } | Self::Malformed { .. } | Self::WrongNetwork { .. }
+        )
+    }
+
+    /// Tells whether the exchange refused because of who asked, which it does not explain further.
+    pub fn is_credentials(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if matches!(refusal.kind(), Kind::Credentials | Kind::Permission))
+    }
+}
+
+/// A request on its way out.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The method, which is also the end of the address.
+    pub method: &'static str,
+    /// The JSON-RPC request; may hold a one-time code.
+    pub body: Zeroizing<Vec<u8>>,
+    /// The `Authorization` header.
+    pub authorization: Option<Zeroizing<String>>,
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body; may hold tokens.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// Carries requests to an exchange and brings answers back.
+pub trait Transport: Send + Sync {
+    /// Sends a request once, without following redirects, and returns whatever was answered.
+    fn post(&self, request: Outgoing) -> impl Future<Output = Result<Incoming, Error>> + Send;
+
+    /// Lets time pass before another try.
+    fn pause(&self, time: Duration) -> impl Future<Output = ()> + Send;
+}
+
+/// May a call that failed be made again?
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Again {
+    /// It only reads: again after a broken connection, and when the exchange says "later".
+    Freely,
+    /// It changes something to a stated value: again only when the exchange says "later".
+    IfNotCarriedOut,
+    /// It makes something: never.
+    Never,
+}
+
+/// A call to the exchange: its parameters, its name, its reply.
+pub trait Method: Serialize + Sync {
+    /// The name, such as `private/list_api_keys`.
+    const NAME: &'static str;
+    /// Whether it may be made again when it failed.
+    const AGAIN: Again;
+    /// What a good answer holds.
+    type Reply: DeserializeOwned + Send;
+}
+
+/// In whose name a call is made.
+#[derive(Clone, Copy, Debug)]
+pub enum Authority<'a> {
+    /// A public method.
+    Nobody,
+    /// The holder of an access token.
+    Bearer(&'a AccessToken),
+    /// A key that signs this very request; uses up no session (Deribit, "Authentication").
+    ///
+    /// That this works for asymmetric keys rests on one public script; the default is a token.
+    Signed {
+        /// Whose key it is.
+        client_id: &'a ClientId,
+        /// Who signs.
+        signer: &'a dyn Signer,
+    },
+}
+
+/// What a call came to.
+#[derive(Debug)]
+pub enum Outcome<R> {
+    /// The reply.
+    Done(R),
+    /// The exchange wants a second factor first; nothing was carried out.
+    Challenged(Challenge),
+}
+
+/// How often a second factor is tried before giving up.
+const ATTEMPTS: usize = 3;
+/// Pauses before a call is made again.
+const PAUSES: [Duration; 3] = [
+    Duration::from_millis(300),
+    Duration::from_millis(900),
+    Duration::from_millis(2_700),
+];
+/// The longest pause that an exchange may ask for before the call is given up.
+const LONGEST_PAUSE: u64 = 10;
+
+/// An exchange that can be called.
+#[derive(Debug)]
+pub struct Exchange<T> {
+    transport: T,
+    network: Network,
+    next_id: AtomicU64,
+    testnet: OnceLock<bool>,
+}
+
+impl<T: Transport> Exchange<T> {
+    /// Speaks to `network` through `transport`.
+    pub const fn new(transport: T, network: Network) -> Self {
+        Self {
+            transport,
+            network,
+            next_id: AtomicU64::new(1),
+            testnet: OnceLock::new(),
+        }
+    }
+
+    /// Returns the network that this speaks to.
+    pub const fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Returns the transport.
+    pub const fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    /// Makes one call and returns the reply, or the challenge that stands before it.
+    ///
+    /// # Errors
+    /// Those of the transport, a [`Refusal`], or an answer that is none.
+    pub async fn call<M: Method>(&self, who: Authority<'_>, method: &M) -> Result<Outcome<M::Reply>, Error> {
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            let error = match self.call_once(who, method).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => error,
+            };
+            let Some(pause) = pauses.next() else { return Err(error) };
+            match (M::AGAIN, &error) {
+                (Again::Freely, Error::Unreachable { .. } | Error::Broken { .. }) => self.transport.pause(pause).await,
+                (Again::Freely | Again::IfNotCarriedOut, Error::Refused(refusal))
+                    if matches!(refusal.kind(), Kind::Transient | Kind::RateLimit)
+                        && refusal.wait.is_none_or(|wait| wait <= LONGEST_PAUSE) =>
+                {
+                    let asked = Duration::from_secs(refusal.wait.unwrap_or(0));
+                    self.transport.pause(pause.max(asked)).await;
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Makes one call and answers the second factor when one is demanded.
+    ///
+    /// A code is sent once. After a failed one the exchange wants a fresh challenge, so the call
+    /// starts over; three tries, then it stops.
+    ///
+    /// # Errors
+    /// Those of [`call`](Self::call), and [`Error::NoSecondFactor`], [`Error::SecondFactorRefused`],
+    /// [`Error::HardwareKeyOnly`], [`Error::ForeignChallenge`].
+    pub async fn confirm<M: Method>(
+        &self,
+        who: Authority<'_>,
+        method: &M,
+        second: &mut dyn SecondFactor,
+    ) -> Result<M::Reply, Error> {
+        let mut reason = "challenged again".to_owned();
+        for _ in 0..ATTEMPTS {
+            let challenge = match self.call(who, method).await {
+                Ok(Outcome::Done(reply)) => return Ok(reply),
+                Ok(Outcome::Challenged(challenge)) => challenge,
+                // A-AUTH: such a call may also be rejected outright; a fresh call brings a challenge.
+                Err(Error::Refused(refusal)) if refusal.kind() == Kind::SecondFactor => {
+                    reason = refusal.reason.unwrap_or_else(|| "no reason given".into());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            self.network.check_challenge(&challenge, self.testnet.get().copied())?;
+            if !challenge.takes_a_code() {
+                return Err(Error::HardwareKeyOnly { method: M::NAME });
+            }
+            let code = second.code(&challenge)?;
+            let answered = rpc::Answered {
+                method,
+                authorization_data: code.expose(),
+                challenge: challenge.text(),
+            };
+            match self.call_once(who, &answered).await {
+                Ok(Outcome::Done(reply)) => return Ok(reply),
+                Ok(Outcome::Challenged(_)) => {}
+                Err(Error::Refused(refusal)) if refusal.kind() == Kind::SecondFactor => {
+                    reason = refusal.reason.unwrap_or_else(|| "no reason given".into());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::SecondFactorRefused {
+            method: M::NAME,
+            attempts: ATTEMPTS,
+            reason,
+        })
+    }
+
+    async fn call_once<M: Method>(&self, who: Authority<'_>, method: &M) -> Result<Outcome<M::Reply>, Error> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let body = rpc::encode(id, method)?;
+        let authorization = match who {
+            Authority::Nobody => None,
+            Authority::Bearer(token) => Some(Zeroizing::new(format!("Bearer {}", token.expose()))),
+            Authority::Signed { client_id, signer } => Some(self.sign::<M>(client_id, signer, &body)?),
+        };
+        let answer = self
+            .transport
+            .post(Outgoing {
+                method: M::NAME,
+                body,
+                authorization,
+            })
+            .await?;
+        let answer = rpc::decode::<M::Reply>(M::NAME, id, &answer)?;
+        if let Some(said) = answer.testnet {
+            self.network.check_testnet(said, self.testnet.get().copied())?;
+            self.testnet.get_or_init(|| said);
+        }
+        answer.outcome
+    }
+
+    fn sign<M: Method>(
+        &self,
+        client_id: &ClientId,
+        signer: &dyn Signer,
+        body: &[u8],
+    ) -> Result<Zeroizing<String>, Error> {
+        let endpoint = self.network.endpoint();
+        let uri = endpoint.map_or_else(|| format!("/api/v2/{}", M::NAME), |e| e.path(M::NAME));
+        let body = String::from_utf8_lossy(body).into_owned();
+        let signed = signer.sign(&Purpose::Request {
+            method: "POST".into(),
+            uri,
+            body,
+        })?;
+        Ok(Zeroizing::new(login::authorization(client_id, &signed)))
+    }
+}

@@ -1,0 +1,361 @@
+//! The nine key methods and the four that support them: parameters and replies.
+//!
+//! Replies are read leniently, as the documentation disagrees with its own examples: unknown
+//! fields are ignored, and fields that were ever seen missing are optional.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use super::{Again, Error, Method, Scope};
+use crate::{
+    key::{Fingerprint, KeyName, PublicKey},
+    secret::ClientSecret,
+};
+
+/// Names a key within its account; every change uses it.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct KeyId(pub u64);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+macro_rules! word {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $problem:literal, $fits:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Returns the text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+            fn from_str(text: &str) -> Result<Self, Error> {
+                let fits: fn(&str) -> bool = $fits;
+                if !fits(text) {
+                    return Err(Error::Identifier { what: $what, problem: $problem });
+                }
+                Ok(Self(text.into()))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+word!(
+    /// Names a key at login: some ten characters that are safe in a URL.
+    ClientId, "a client id", "it must be 1 to 64 letters, digits, underscores or hyphens",
+    |text| (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+);
+word!(
+    /// A feature of a key, such as `restricted_block_trades`; the exchange may add more.
+    Feature, "a feature", "it must be 1 to 64 lower-case letters, digits or underscores",
+    |text| (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+);
+word!(
+    /// An address on a whitelist. The documentation speaks of IP addresses and shows none.
+    Whitelisted, "an address", "it must be 1 to 64 letters, digits, dots, colons, hyphens, slashes or stars",
+    |text| (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".:/-*".contains(&b))
+);
+
+/// What `client_secret` turned out to be.
+#[derive(Debug)]
+pub enum Credential {
+    /// The fingerprint of an asymmetric key; may be shown.
+    Fingerprint(Fingerprint),
+    /// The secret of a symmetric key; is never shown.
+    Secret(ClientSecret),
+    /// Nothing was sent.
+    Withheld,
+}
+
+/// A key as the exchange describes it.
+#[derive(Debug)]
+pub struct ApiKey {
+    /// Names it within the account.
+    pub id: KeyId,
+    /// Names it at login.
+    pub client_id: ClientId,
+    /// Its label; the documented example returns an empty one.
+    pub name: String,
+    /// Its rights.
+    pub max_scope: Scope,
+    /// Whether it may log in.
+    pub enabled: Option<bool>,
+    /// Its public half, if it is asymmetric and readable.
+    pub public_key: Option<PublicKey>,
+    /// What came as `client_secret`.
+    pub credential: Credential,
+    /// The addresses it may be used from; none means any.
+    pub ip_whitelist: Vec<Whitelisted>,
+    /// Its features.
+    pub enabled_features: Vec<Feature>,
+    /// Milliseconds since the Unix epoch of its creation or last change; the documentation does
+    /// not say which.
+    pub timestamp: u64,
+}
+
+impl ApiKey {
+    /// Tells whether this is the key with the given public half, by whatever the exchange shows.
+    pub fn is(&self, key: &PublicKey) -> bool {
+        match (&self.public_key, &self.credential) {
+            (Some(theirs), _) => theirs == key,
+            (None, Credential::Fingerprint(theirs)) => *theirs == key.fingerprint(),
+            (None, _) => false,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ApiKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Wire {
+            id: KeyId,
+            client_id: ClientId,
+            #[serde(default)]
+            client_secret: Option<ClientSecret>,
+            #[serde(default)]
+            name: Option<String>,
+            #[serde(default)]
+            max_scope: Scope,
+            #[serde(default)]
+            enabled: Option<bool>,
+            #[serde(default)]
+            public_key: Option<String>,
+            #[serde(default)]
+            ip_whitelist: Option<Vec<Whitelisted>>,
+            #[serde(default)]
+            enabled_features: Option<Vec<Feature>>,
+            #[serde(default)]
+            timestamp: u64,
+        }
+        let wire = Wire::deserialize(deserializer)?;
+        let credential = match wire.client_secret {
+            None => Credential::Withheld,
+            Some(secret) => match secret.expose().parse() {
+                Ok(fingerprint) if wire.public_key.is_some() => Credential::Fingerprint(fingerprint),
+                _ => Credential::Secret(secret),
+            },
+        };
+        Ok(Self {
+            id: wire.id,
+            client_id: wire.client_id,
+            name: wire.name.as_deref().map(label).unwrap_or_default(),
+            max_scope: wire.max_scope,
+            enabled: wire.enabled,
+            public_key: wire.public_key.and_then(|pem| PublicKey::read(pem.as_bytes()).ok()),
+            credential,
+            ip_whitelist: wire.ip_whitelist.unwrap_or_default(),
+            enabled_features: wire.enabled_features.unwrap_or_default(),
+            timestamp: wire.timestamp,
+        })
+    }
+}
+
+/// Returns a remote label with everything that could play tricks on a terminal replaced.
+fn label(text: &str) -> String {
+    let tame = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    text.chars().take(64).map(tame).collect()
+}
+
+macro_rules! method {
+    ($type:ty, $name:literal, $again:ident, $reply:ty) => {
+        impl Method for $type {
+            const NAME: &'static str = $name;
+            const AGAIN: Again = Again::$again;
+            type Reply = $reply;
+        }
+    };
+}
+
+/// Makes a key out of a public half. Cannot set a whitelist.
+#[derive(Debug, Serialize)]
+pub struct CreateApiKey<'a> {
+    /// Its rights.
+    pub max_scope: &'a Scope,
+    /// Its label.
+    pub name: &'a KeyName,
+    /// Its public half: SPKI PEM.
+    pub public_key: &'a str,
+    /// Its features.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub enabled_features: &'a [Feature],
+}
+method!(CreateApiKey<'_>, "private/create_api_key", Never, ApiKey);
+
+/// Returns the account's keys.
+#[derive(Debug, Serialize)]
+pub struct ListApiKeys {}
+method!(ListApiKeys, "private/list_api_keys", Freely, Vec<ApiKey>);
+
+/// Changes a key. Whatever is left out may be reset, so everything is sent.
+#[derive(Debug, Serialize)]
+pub struct EditApiKey<'a> {
+    /// Which key.
+    pub id: KeyId,
+    /// Its rights.
+    pub max_scope: &'a Scope,
+    /// Its label.
+    pub name: &'a KeyName,
+    /// Whether it may log in.
+    pub enabled: bool,
+    /// Its features.
+    pub enabled_features: &'a [Feature],
+    /// The addresses it may be used from; none means any.
+    pub ip_whitelist: &'a [Whitelisted],
+}
+method!(EditApiKey<'_>, "private/edit_api_key", IfNotCarriedOut, ApiKey);
+
+/// Lets a key log in again.
+#[derive(Debug, Serialize)]
+pub struct EnableApiKey {
+    /// Which key.
+    pub id: KeyId,
+}
+method!(EnableApiKey, "private/enable_api_key", IfNotCarriedOut, ApiKey);
+
+/// Stops a key from logging in.
+#[derive(Debug, Serialize)]
+pub struct DisableApiKey {
+    /// Which key.
+    pub id: KeyId,
+}
+method!(DisableApiKey, "private/disable_api_key", IfNotCarriedOut, ApiKey);
+
+/// Takes a key away for good. Returns the word `ok`.
+#[derive(Debug, Serialize)]
+pub struct RemoveApiKey {
+    /// Which key.
+    pub id: KeyId,
+}
+method!(RemoveApiKey, "private/remove_api_key", IfNotCarriedOut, String);
+
+/// Makes a new secret. What it does to an asymmetric key is not documented.
+#[derive(Debug, Serialize)]
+pub struct ResetApiKey {
+    /// Which key.
+    pub id: KeyId,
+}
+method!(ResetApiKey, "private/reset_api_key", Never, ApiKey);
+
+/// Changes a key's label.
+#[derive(Debug, Serialize)]
+pub struct ChangeApiKeyName<'a> {
+    /// Which key.
+    pub id: KeyId,
+    /// Its new label.
+    pub name: &'a KeyName,
+}
+method!(ChangeApiKeyName<'_>, "private/change_api_key_name", IfNotCarriedOut, ApiKey);
+
+/// Changes a key's rights.
+#[derive(Debug, Serialize)]
+pub struct ChangeScopeInApiKey<'a> {
+    /// Which key.
+    pub id: KeyId,
+    /// Its new rights.
+    pub max_scope: &'a Scope,
+}
+method!(ChangeScopeInApiKey<'_>, "private/change_scope_in_api_key", IfNotCarriedOut, ApiKey);
+
+/// Returns what happened on the account.
+#[derive(Debug, Serialize)]
+pub struct GetAccessLog {
+    /// How many events to pass over.
+    pub offset: u32,
+    /// How many to return, 1 to 1000.
+    pub count: u32,
+}
+method!(GetAccessLog, "private/get_access_log", Freely, AccessLog);
+
+/// Events of an account, newest first. Schema and example disagree about the shape; both are read.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum AccessLog {
+    /// As the example shows it.
+    Counted {
+        /// The events.
+        data: Vec<AccessEvent>,
+    },
+    /// As the schema has it.
+    Plain(Vec<AccessEvent>),
+}
+
+impl AccessLog {
+    /// Returns the events.
+    pub fn events(&self) -> &[AccessEvent] {
+        match self {
+            Self::Counted { data } | Self::Plain(data) => data,
+        }
+    }
+}
+
+/// One event of an account.
+#[derive(Debug, Deserialize)]
+pub struct AccessEvent {
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: u64,
+    /// What happened, such as `new_api_key`.
+    #[serde(alias = "log", default)]
+    pub result: String,
+    /// Where from.
+    #[serde(default)]
+    pub ip: String,
+    /// The client id, for events of keys.
+    #[serde(default)]
+    pub data: serde_json::Value,
+}
+
+/// Returns the exchange's clock: milliseconds since the Unix epoch.
+#[derive(Debug, Serialize)]
+pub struct GetTime {}
+method!(GetTime, "public/get_time", Freely, u64);
+
+/// Asks for a sign of life.
+#[derive(Debug, Serialize)]
+pub struct Ping {}
+method!(Ping, "public/test", Freely, Version);
+
+/// A sign of life.
+#[derive(Debug, Deserialize)]
+pub struct Version {
+    /// The version of the exchange's API.
+    pub version: String,
+}
+
+/// Asks whether trading is locked.
+#[derive(Debug, Serialize)]
+pub struct Status {}
+method!(Status, "public/status", Freely, Health);
+
+/// Whether trading is locked; the example has a boolean, the schema a word.
+#[derive(Debug, Deserialize)]
+pub struct Health {
+    /// `true`, `false` or `partial`.
+    pub locked: serde_json::Value,
+    /// Which indices or currencies are.
+    #[serde(alias = "locked_currencies", default)]
+    pub locked_indices: Vec<String>,
+}

@@ -1,0 +1,208 @@
+//! The JSON-RPC envelope: what goes out, what comes back, and the challenge hidden in a result.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use super::{Again, Challenge, Error, Incoming, Method, Outcome, Refusal, refusal::words};
+
+/// The exchange takes 32 kB (Deribit, error -32600).
+const LARGEST_REQUEST: usize = 32_000;
+
+#[derive(Serialize)]
+struct Request<'a, M> {
+    jsonrpc: &'static str,
+    id: u64,
+    method: &'static str,
+    params: &'a M,
+}
+
+/// Returns the request for a method, in a buffer that never moves and is wiped.
+pub(super) fn encode<M: Method>(id: u64, method: &M) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let request = Request {
+        jsonrpc: "2.0",
+        id,
+        method: M::NAME,
+        params: method,
+    };
+    let mut body = Zeroizing::new(Vec::with_capacity(LARGEST_REQUEST));
+    let mut room = Bounded(&mut body);
+    serde_json::to_writer(&mut room, &request).map_err(|_| Error::TooLarge { method: M::NAME })?;
+    Ok(body)
+}
+
+/// Writes into a buffer up to its capacity: a buffer that grows leaves its old self behind unwiped.
+struct Bounded<'a>(&'a mut Vec<u8>);
+
+impl std::io::Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if bytes.len() > self.0.capacity().saturating_sub(self.0.len()) {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The same call again, with the second factor attached.
+#[derive(Serialize)]
+pub(super) struct Answered<'a, M> {
+    #[serde(flatten)]
+    pub(super) method: &'a M,
+    pub(super) authorization_data: &'a str,
+    pub(super) challenge: &'a str,
+}
+
+impl<M: Method> Method for Answered<'_, M> {
+    const NAME: &'static str = M::NAME;
+    const AGAIN: Again = Again::Never; // its code is good once
+    type Reply = M::Reply;
+}
+
+/// An answer taken apart.
+pub(super) struct Answer<R> {
+    /// Whether the exchange says that it is the test network.
+    pub(super) testnet: Option<bool>,
+    pub(super) outcome: Result<Outcome<R>, Error>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    result: Option<&'a RawValue>,
+    #[serde(default)]
+    error: Option<Fault<'a>>,
+    #[serde(default)]
+    testnet: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Fault<'a> {
+    code: i64,
+    #[serde(borrow, default)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+/// Takes an answer apart. The body decides, not the HTTP status: errors come with 400 and 401 too.
+pub(super) fn decode<R: DeserializeOwned>(method: &'static str, id: u64, answer: &Incoming) -> Result<Answer<R>, Error> {
+    let status = answer.status;
+    let malformed = |problem| Error::Malformed {
+        method,
+        problem,
+        status,
+    };
+    // What serde says quotes the text, and the text may be a token.
+    let envelope: Envelope<'_> = serde_json::from_slice(&answer.body).map_err(|_| malformed("it is no JSON-RPC"))?;
+    let testnet = envelope.testnet;
+    if let Some(theirs) = envelope.id.map(RawValue::get)
+        && theirs.trim_matches('"') != id.to_string()
+        && !(theirs == "null" && envelope.error.is_some())
+    {
+        return Err(malformed("it answers another request"));
+    }
+    let outcome = match (envelope.result, envelope.error) {
+        (Some(_), Some(_)) => return Err(malformed("it holds both a result and an error")),
+        (None, None) => return Err(malformed("it holds neither a result nor an error")),
+        (None, Some(fault)) => Err(Error::Refused(refusal(method, &fault))),
+        (Some(result), None) => match challenge(result) {
+            Some(challenge) => challenge.map(Outcome::Challenged).map_err(malformed),
+            None => serde_json::from_str(result.get())
+                .map(Outcome::Done)
+                .map_err(|_| malformed("its result is not what the documentation promises")),
+        },
+    };
+    Ok(Answer { testnet, outcome })
+}
+
+/// Looks for a challenge, which comes as a result and not as an error (Deribit, "Security keys").
+fn challenge(result: &RawValue) -> Option<Result<Challenge, &'static str>> {
+    #[derive(Deserialize)]
+    struct Demand {
+        #[serde(default)]
+        security_key_authorization_required: bool,
+    }
+    let demand: Demand = serde_json::from_str(result.get()).ok()?;
+    demand
+        .security_key_authorization_required
+        .then(|| serde_json::from_str(result.get()).map_err(|_| "its challenge cannot be read"))
+}
+
+fn refusal(method: &'static str, fault: &Fault<'_>) -> Refusal {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Data {
+        reason: serde_json::Value,
+        param: serde_json::Value,
+        wait: serde_json::Value,
+    }
+    let data: Data = fault
+        .data
+        .and_then(|data| serde_json::from_str(data.get()).ok())
+        .unwrap_or_default();
+    let message: Option<String> = fault.message.and_then(|m| serde_json::from_str(m.get()).ok());
+    Refusal {
+        method,
+        code: fault.code,
+        message: message.as_deref().and_then(words),
+        reason: data.reason.as_str().and_then(words),
+        param: data.param.as_str().and_then(words),
+        wait: data.wait.as_u64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+    use super::*;
+
+    fn read(body: &str) -> Result<Outcome<u64>, Error> {
+        let answer = Incoming {
+            status: 200,
+            body: Zeroizing::new(body.into()),
+        };
+        decode::<u64>("public/get_time", 7, &answer).and_then(|answer| answer.outcome)
+    }
+
+    #[test]
+    fn an_answer_must_be_one() {
+        assert!(matches!(read(r#"{"id":7,"result":5}"#), Ok(Outcome::Done(5))));
+        assert!(matches!(read(r#"{"id":"7","result":5}"#), Ok(Outcome::Done(5))));
+        assert!(matches!(read(r#"{"result":5}"#), Ok(Outcome::Done(5))));
+        for body in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            "\u{feff}{\"id\":7,\"result\":5}",
+            r#"{"id":8,"result":5}"#,
+            r#"{"id":7,"result":NaN}"#,
+            r#"{"id":7,"result":"5"}"#,
+            r#"{"id":7,"result":5,"result":6}"#,
+            r#"{"id":7,"result":5,"error":{"code":1}}"#,
+            r#"{"id":7,"result":5} trailing"#,
+            r#"{"id":7,"result":{"security_key_authorization_required":true}}"#,
+        ] {
+            assert!(matches!(read(body), Err(Error::Malformed { .. })), "{body}");
+        }
+        let deep = format!(r#"{{"id":7,"result":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert!(matches!(read(&deep), Err(Error::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_data_and_no_foreign_text() {
+        let body = r#"{"id":null,"error":{"code":12998,"message":"token 123456","data":{"reason":"x_y","param":7,"wait":9}}}"#;
+        let Err(Error::Refused(refusal)) = read(body) else {
+            panic!("not refused")
+        };
+        assert_eq!((refusal.code, refusal.message, refusal.wait), (12998, None, Some(9)));
+        assert_eq!((refusal.reason.as_deref(), refusal.param), (Some("x_y"), None));
+    }
+}

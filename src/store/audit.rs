@@ -1,0 +1,114 @@
+//! The audit log: who did what to which key, each line chained to the one before.
+//!
+//! A line's `prev` is the SHA-256 of the line before it, byte for byte, so that a line that is
+//! changed, added or taken out in the middle shows. Whoever can write the file can write all of
+//! it anew; the chain is against accidents and quiet edits, not against the owner of the account.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+};
+
+use rustix::process::getuid;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Error, Store, files, record::Moment};
+use crate::key::{Fingerprint, KeyName};
+
+/// The longest line that is written or looked for.
+const LONGEST_LINE: u64 = 16 * 1024;
+/// What the first line is chained to.
+const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// One line of the log.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Entry {
+    /// When.
+    pub at: Moment,
+    /// Who: the real user id.
+    pub uid: u32,
+    /// What, by the name of the command.
+    pub action: String,
+    /// Which key.
+    pub key: Option<KeyName>,
+    /// Its fingerprint.
+    pub fingerprint: Option<Fingerprint>,
+    /// On which network.
+    pub network: Option<String>,
+    /// `done`, or what kind of failure.
+    pub outcome: String,
+    /// The SHA-256 of the line before.
+    pub prev: String,
+}
+
+impl Entry {
+    /// Prepares a line about something that ended just now; the log chains it.
+    pub fn new(at: Moment, action: &str, outcome: &str) -> Self {
+        Self {
+            at,
+            uid: getuid().as_raw(),
+            action: action.into(),
+            key: None,
+            fingerprint: None,
+            network: None,
+            outcome: outcome.into(),
+            prev: String::new(),
+        }
+    }
+}
+
+impl Store {
+    /// Appends a line, chained to the last one.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn audit(&self, mut entry: Entry) -> Result<(), Error> {
+        let path = self.ensure_root()?.join("audit.jsonl");
+        let failed = files::at(&path);
+        let mut file = files::open_ours(&path, OpenOptions::new().read(true).append(true))?;
+        file.lock().map_err(&failed)?;
+        let last = last_line(&mut file).map_err(&failed)?;
+        entry.prev = last.as_ref().map_or_else(|| GENESIS.into(), |line| digest(line.trim_end_newline()));
+        let mut line = serde_json::to_vec(&entry).map_err(|error| Error::Unreadable {
+            path: path.clone(),
+            problem: error.to_string(),
+        })?;
+        line.push(b'\n');
+        // A line torn by a power cut is closed, so that the next one stands by itself.
+        if last.is_some_and(|line| !line.ends_with(b"\n")) {
+            line.insert(0, b'\n');
+        }
+        file.write_all(&line).and_then(|()| file.sync_data()).map_err(&failed)
+    }
+}
+
+trait Line {
+    fn trim_end_newline(&self) -> &[u8];
+}
+
+impl Line for Vec<u8> {
+    fn trim_end_newline(&self) -> &[u8] {
+        self.strip_suffix(b"\n").unwrap_or(self)
+    }
+}
+
+fn digest(line: &[u8]) -> String {
+    use std::fmt::Write as _;
+    Sha256::digest(line).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Returns the last line with its line break, if it has one.
+fn last_line(file: &mut File) -> io::Result<Option<Vec<u8>>> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let start = length.saturating_sub(LONGEST_LINE);
+    file.seek(SeekFrom::Start(start))?;
+    let mut tail = Vec::new();
+    file.take(LONGEST_LINE).read_to_end(&mut tail)?;
+    let body = tail.strip_suffix(b"\n").unwrap_or(&tail);
+    let begins = body.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    Ok(tail.get(begins..).filter(|line| !line.is_empty()).map(<[u8]>::to_vec))
+}

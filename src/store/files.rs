@@ -1,0 +1,271 @@
+//! Files that are never half there, never wider than their owner, and never somebody else's.
+//!
+//! A file is born 0600 under a name of its own, written, fsynced, read back, renamed, and its
+//! directory fsynced. Nothing is ever opened through a link.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, OFlags, RenameFlags, renameat_with},
+    process::geteuid,
+};
+use zeroize::Zeroizing;
+
+use super::Error;
+
+/// Attaches a path to an error of the operating system.
+pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
+    move |source| Error::Io {
+        path: path.into(),
+        source,
+    }
+}
+
+/// What else a file must be before it is believed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Trust {
+    /// Nobody but its owner may read it, and its owner is us.
+    Private,
+    /// It holds nothing secret and may lie anywhere.
+    Public,
+}
+
+/// Returns the content of a file of at most `limit` bytes.
+///
+/// A pipe is read to its end and not looked at twice: process substitution gives one.
+///
+/// # Errors
+/// [`Error::Exposed`], [`Error::Foreign`], [`Error::TooLarge`], [`Error::NotAFile`], or the
+/// operating system's.
+pub fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<Vec<u8>>, Error> {
+    // /dev/fd/N and /dev/stdin are links by nature, and what they lead to is already open.
+    let follow = path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") || path == Path::new("/dev/stdin");
+    let no_follow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+    let file = open(OpenOptions::new().read(true), path, no_follow)?;
+    let metadata = file.metadata().map_err(at(path))?;
+    if metadata.is_dir() {
+        return Err(Error::NotAFile { path: path.into() });
+    }
+    if metadata.is_file() && trust == Trust::Private {
+        check_owner_and_mode(path, &metadata)?;
+        check_neighbourhood(path)?;
+    }
+    read_to_limit(&file, path, limit)
+}
+
+/// Returns a file inside the store; a pipe or device in its place is refused.
+pub(super) fn read_ours(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
+    // Non-blocking, so that a planted pipe cannot make us wait for its other end.
+    let file = open(OpenOptions::new().read(true), path, OFlags::NOFOLLOW | OFlags::NONBLOCK)?;
+    let metadata = file.metadata().map_err(at(path))?;
+    if !metadata.is_file() {
+        return Err(Error::NotAFile { path: path.into() });
+    }
+    check_owner_and_mode(path, &metadata)?;
+    read_to_limit(&file, path, limit)
+}
+
+/// Reads an open file up to a limit, into a buffer that never moves and is wiped.
+pub fn read_to_limit(file: &File, path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
+    let mut file = file.take(u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1));
+    let mut chunk = Zeroizing::new([0; 4096]);
+    loop {
+        match file.read(&mut *chunk) {
+            Ok(0) => break,
+            Ok(n) => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(at(path)(error)),
+        }
+    }
+    if bytes.len() > limit {
+        return Err(Error::TooLarge {
+            path: path.into(),
+            limit,
+        });
+    }
+    Ok(bytes)
+}
+
+fn open(options: &mut OpenOptions, path: &Path, flags: OFlags) -> Result<File, Error> {
+    let flags = i32::try_from((flags | OFlags::CLOEXEC).bits()).unwrap_or_default();
+    options.custom_flags(flags).open(path).map_err(|source| {
+        if source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+            Error::NotAFile { path: path.into() }
+        } else {
+            at(path)(source)
+        }
+    })
+}
+
+fn check_owner_and_mode(path: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
+    if metadata.uid() != geteuid().as_raw() {
+        return Err(Error::Foreign {
+            path: path.into(),
+            owner: metadata.uid(),
+        });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(Error::Exposed {
+            path: path.into(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+/// Refuses a file whose directory lets anybody put another in its place.
+fn check_neighbourhood(path: &Path) -> Result<(), Error> {
+    const STICKY: u32 = 0o1000;
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let mode = fs::metadata(parent).map_err(at(parent))?.mode() & 0o7777;
+    if mode & 0o002 != 0 && mode & STICKY == 0 {
+        return Err(Error::Exposed {
+            path: parent.into(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+/// Checks that a directory is one, is ours, and is closed to everybody else.
+pub(super) fn check_dir(path: &Path) -> Result<(), Error> {
+    let metadata = fs::symlink_metadata(path).map_err(at(path))?;
+    if !metadata.is_dir() {
+        return Err(Error::NotADirectory { path: path.into() });
+    }
+    check_owner_and_mode(path, &metadata)
+}
+
+/// Makes a directory 0700, or checks the one that is there.
+pub(super) fn ensure_dir(path: &Path) -> Result<(), Error> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(at(path)(error)),
+    }?;
+    check_dir(path)
+}
+
+/// Makes a directory 0700 whose name nobody has, hidden beside `target`.
+pub(super) fn staging_dir(target: &Path) -> Result<PathBuf, Error> {
+    let create = |path: &Path| DirBuilder::new().mode(0o700).create(path);
+    fresh_name(target, create).map(|(path, ())| path)
+}
+
+fn fresh_name<T>(target: &Path, create: impl Fn(&Path) -> io::Result<T>) -> Result<(PathBuf, T), Error> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    for n in 0..1000 {
+        let path = target.with_file_name(format!(".{name}.{}-{n}.new", std::process::id()));
+        match create(&path) {
+            Ok(made) => return Ok((path, made)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(at(&path)(error)),
+        }
+    }
+    Err(Error::Exists { path: target.into() })
+}
+
+/// Writes a file that must not be there yet.
+pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let draft = Draft::write(path, bytes)?;
+    rename_new(&draft.path, path)?;
+    draft.keep();
+    sync_parent(path)
+}
+
+/// Writes a file, taking the place of the one that is there in one step.
+///
+/// Never used on a private key.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => return Err(Error::NotAFile { path: path.into() }),
+        Ok(metadata) => check_owner_and_mode(path, &metadata)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(at(path)(error)),
+    }
+    let draft = Draft::write(path, bytes)?;
+    fs::rename(&draft.path, path).map_err(at(path))?;
+    draft.keep();
+    sync_parent(path)
+}
+
+/// Renames without ever taking another's place.
+pub(super) fn rename_new(from: &Path, to: &Path) -> Result<(), Error> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => Err(Error::Exists { path: to.into() }),
+        Err(error) => Err(at(to)(error.into())),
+    }
+}
+
+/// Makes what happened in a directory last.
+pub(super) fn sync_parent(path: &Path) -> Result<(), Error> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    File::open(parent).and_then(|dir| dir.sync_all()).map_err(at(parent))
+}
+
+/// Opens a file of ours for locking or appending, making it 0600 when it is not there.
+pub(super) fn open_ours(path: &Path, options: &mut OpenOptions) -> Result<File, Error> {
+    let options = options.create(true).mode(0o600);
+    let file = open(options, path, OFlags::NOFOLLOW | OFlags::NONBLOCK)?;
+    let metadata = file.metadata().map_err(at(path))?;
+    // With a second name, what is appended would turn up in somebody's file.
+    if !metadata.is_file() || metadata.nlink() != 1 {
+        return Err(Error::NotAFile { path: path.into() });
+    }
+    check_owner_and_mode(path, &metadata)?;
+    Ok(file)
+}
+
+/// A file under a name of its own, gone again unless it is kept.
+pub(super) struct Draft {
+    pub(super) path: PathBuf,
+    kept: bool,
+}
+
+impl Draft {
+    /// Writes, fsyncs and reads back.
+    pub(super) fn write(target: &Path, bytes: &[u8]) -> Result<Self, Error> {
+        let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or_default();
+        let create = |path: &Path| {
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
+        };
+        let (path, mut file) = fresh_name(target, create)?;
+        let draft = Self { path, kept: false };
+        let failed = at(&draft.path);
+        file.write_all(bytes).map_err(&failed)?;
+        file.sync_all().map_err(&failed)?;
+        drop(file);
+        // A disk can say yes and mean no.
+        let written = read_ours(&draft.path, bytes.len())?;
+        if *written != bytes {
+            return Err(Error::NotWritten {
+                path: draft.path.clone(),
+            });
+        }
+        Ok(draft)
+    }
+
+    pub(super) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What is under way: one file per key, written and fsynced before the step that it announces.
+
+use std::{fs, io, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Error, Generation, Store, files,
+    record::{Moment, Place, Version},
+};
+use crate::{
+    exchange::{ClientId, Feature, KeyId, Scope, Whitelisted},
+    key::{Algorithm, Fingerprint, KeyName},
+};
+
+/// The largest entry that is read.
+const LARGEST: usize = 64 * 1024;
+
+/// An operation that has begun and not ended.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intent {
+    /// The version of this format.
+    pub version: Version<1>,
+    /// What is being done.
+    pub operation: Operation,
+    /// The key.
+    pub name: KeyName,
+    /// Its generation.
+    pub generation: Generation,
+    /// Where it is to live.
+    pub place: Place,
+    /// What it is to be.
+    pub spec: Specification,
+    /// When it began.
+    pub started: Moment,
+    /// The key pair, once it is on disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
+    /// How far it has come.
+    pub stage: Stage,
+    /// What the exchange called it, once it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued: Option<Issued>,
+}
+
+/// What is being done to a key.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// The key is made and registered; if the exchange refuses it, it goes to the trash again.
+    Provision,
+    /// A key that was there before is registered; if the exchange refuses it, it stays.
+    Register,
+}
+
+impl Operation {
+    /// Returns the command that began it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Provision => "provision",
+            Self::Register => "register",
+        }
+    }
+}
+
+/// What a key is to be at the exchange.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Specification {
+    /// Its algorithm.
+    pub algorithm: Algorithm,
+    /// Its label.
+    pub label: KeyName,
+    /// Its rights.
+    pub scope: Scope,
+    /// The addresses it may be used from; none means any.
+    pub whitelist: Vec<Whitelisted>,
+    /// Its features.
+    pub features: Vec<Feature>,
+}
+
+/// The names that the exchange gave.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issued {
+    /// Names it at login.
+    pub client_id: ClientId,
+    /// Names it for changes.
+    pub key_id: KeyId,
+    /// Whether the exchange named it by our fingerprint.
+    pub fingerprint_verified: bool,
+}
+
+/// How far an operation has come: the entry names the step that may have begun.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The key pair is about to be made.
+    Planned,
+    /// The key pair is on disk, and nothing was sent.
+    Generated,
+    /// `create_api_key` is about to be sent or was: the exchange may have the key.
+    Creating,
+    /// The exchange has the key, without rights if a whitelist is to come.
+    Registered,
+    /// The key has logged in; scope and whitelist are about to be given in one edit.
+    Granting,
+}
+
+impl Stage {
+    /// Returns the word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Generated => "generated",
+            Self::Creating => "creating",
+            Self::Registered => "registered",
+            Self::Granting => "granting",
+        }
+    }
+}
+
+impl Store {
+    /// Writes down what is about to be done, in place of what was written for this key before.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn announce(&self, intent: &Intent) -> Result<(), Error> {
+        let path = self.subdir("journal")?.join(file_name(&intent.name));
+        let text = serde_json::to_vec_pretty(intent).map_err(|error| Error::Unreadable {
+            path: path.clone(),
+            problem: error.to_string(),
+        })?;
+        files::replace(&path, &text)
+    }
+
+    /// Strikes out an operation that has ended.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn conclude(&self, name: &KeyName) -> Result<(), Error> {
+        let path = self.journal_path(name);
+        fs::remove_file(&path).map_err(files::at(&path))?;
+        files::sync_parent(&path)
+    }
+
+    /// Returns the operation under way for a key.
+    ///
+    /// # Errors
+    /// Those of the file system, and [`Error::Unreadable`].
+    pub fn intent(&self, name: &KeyName) -> Result<Option<Intent>, Error> {
+        let path = self.journal_path(name);
+        let bytes = match files::read_ours(&path, LARGEST) {
+            Ok(bytes) => bytes,
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let unreadable = |problem: String| Error::Unreadable {
+            path: path.clone(),
+            problem,
+        };
+        let intent: Intent = serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
+        if intent.name != *name {
+            return Err(unreadable(format!("it speaks of {}", intent.name)));
+        }
+        Ok(Some(intent))
+    }
+
+    /// Returns all operations under way, by name.
+    ///
+    /// # Errors
+    /// Those of the file system, and [`Error::Unreadable`].
+    pub fn intents(&self) -> Result<Vec<Intent>, Error> {
+        let mut intents = Vec::new();
+        for entry in self.entries("journal")? {
+            let name = entry.strip_suffix(".json").and_then(|name| name.parse().ok());
+            if let Some(intent) = name.map_or(Ok(None), |name| self.intent(&name))? {
+                intents.push(intent);
+            }
+        }
+        Ok(intents)
+    }
+
+    fn journal_path(&self, name: &KeyName) -> PathBuf {
+        self.root().join("journal").join(file_name(name))
+    }
+}
+
+fn file_name(name: &KeyName) -> String {
+    format!("{name}.json")
+}

@@ -1,0 +1,258 @@
+//! What is known of a key besides the key: `key.toml`.
+
+use std::{fmt, str::FromStr, time::SystemTime};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{
+    exchange::{ClientId, Endpoint, Error as ExchangeError, Feature, KeyId, Network, Scope, Whitelisted},
+    key::{Algorithm, Fingerprint},
+};
+
+/// A moment, written as RFC 3339 in UTC.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Moment(pub SystemTime);
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_rfc3339_seconds(self.0).fmt(f)
+    }
+}
+
+impl FromStr for Moment {
+    type Err = humantime::TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_rfc3339(text).map(Self)
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A generation of a key, as `key.toml` holds it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(try_from = "File", into = "File")]
+pub struct Record {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// The MD5 fingerprint by which the exchange names the key.
+    pub fingerprint: Fingerprint,
+    /// When it was made or imported.
+    pub created: Moment,
+    /// What the exchange knows of it; nothing before it is registered.
+    pub registration: Option<Registration>,
+}
+
+/// What the exchange said about a key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Registration {
+    /// Where it lives, for ever.
+    pub network: Network,
+    /// Names it at login.
+    pub client_id: ClientId,
+    /// Names it for changes; unknown for a key that was adopted without the right to look.
+    pub key_id: Option<KeyId>,
+    /// Its label at the exchange.
+    pub label: String,
+    /// Its rights.
+    pub scope: Scope,
+    /// The addresses it may be used from; none means any.
+    pub whitelist: Vec<Whitelisted>,
+    /// Its features.
+    pub features: Vec<Feature>,
+    /// Whether the exchange named it by our fingerprint.
+    pub fingerprint_verified: bool,
+    /// When a signed login last succeeded; never, for a key that is not known to work.
+    pub proven: Option<Moment>,
+}
+
+/// `key.toml`, line by line.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: Version<1>,
+    state: State,
+    algorithm: Algorithm,
+    fingerprint: Fingerprint,
+    created: Moment,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    network: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint: Option<Endpoint>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_id: Option<ClientId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_id: Option<KeyId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<Scope>,
+    #[serde(default)]
+    whitelist: Vec<Whitelisted>,
+    #[serde(default)]
+    features: Vec<Feature>,
+    #[serde(default)]
+    fingerprint_verified: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proven: Option<Moment>,
+}
+
+impl From<Record> for File {
+    fn from(record: Record) -> Self {
+        let mut file = Self {
+            version: Version,
+            state: record.state(),
+            algorithm: record.algorithm,
+            fingerprint: record.fingerprint,
+            created: record.created,
+            network: None,
+            endpoint: None,
+            client_id: None,
+            key_id: None,
+            label: None,
+            scope: None,
+            whitelist: Vec::new(),
+            features: Vec::new(),
+            fingerprint_verified: false,
+            proven: None,
+        };
+        if let Some(known) = record.registration {
+            let place = Place::from(&known.network);
+            file.network = Some(place.network);
+            file.endpoint = place.endpoint;
+            file.client_id = Some(known.client_id);
+            file.key_id = known.key_id;
+            file.label = Some(known.label);
+            file.scope = Some(known.scope);
+            file.whitelist = known.whitelist;
+            file.features = known.features;
+            file.fingerprint_verified = known.fingerprint_verified;
+            file.proven = known.proven;
+        }
+        file
+    }
+}
+
+impl TryFrom<File> for Record {
+    type Error = String;
+
+    fn try_from(file: File) -> Result<Self, String> {
+        let registration = match (file.state, file.network, file.client_id, file.scope) {
+            (State::Local, None, None, None) => None,
+            (State::Registered | State::Active, Some(network), Some(client_id), Some(scope)) => Some(Registration {
+                network: Network::from_parts(&network, file.endpoint).map_err(|e| e.to_string())?,
+                client_id,
+                key_id: file.key_id,
+                label: file.label.unwrap_or_default(),
+                scope,
+                whitelist: file.whitelist,
+                features: file.features,
+                fingerprint_verified: file.fingerprint_verified,
+                proven: file.proven,
+            }),
+            _ => return Err("state does not go with network, client_id and scope".into()),
+        };
+        Ok(Self {
+            algorithm: file.algorithm,
+            fingerprint: file.fingerprint,
+            created: file.created,
+            registration,
+        })
+    }
+}
+
+impl Record {
+    /// Returns how far the key has come.
+    pub fn state(&self) -> State {
+        match &self.registration {
+            None => State::Local,
+            Some(known) if known.proven.is_none() => State::Registered,
+            Some(_) => State::Active,
+        }
+    }
+}
+
+/// How far a key has come.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// No exchange has it.
+    Local,
+    /// The exchange has it; it has not logged in yet.
+    Registered,
+    /// It has logged in with the rights that were meant.
+    Active,
+}
+
+impl State {
+    /// Returns the word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Registered => "registered",
+            Self::Active => "active",
+        }
+    }
+}
+
+/// A network as files name it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Place {
+    network: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint: Option<Endpoint>,
+}
+
+impl Place {
+    /// Returns the network.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Identifier`] where there is no such network.
+    pub fn network(&self) -> Result<Network, ExchangeError> {
+        Network::from_parts(&self.network, self.endpoint.clone())
+    }
+}
+
+impl From<&Network> for Place {
+    fn from(network: &Network) -> Self {
+        let endpoint = match network {
+            Network::Custom(endpoint) => Some(endpoint.clone()),
+            _ => None,
+        };
+        Self {
+            network: network.name().into(),
+            endpoint,
+        }
+    }
+}
+
+/// The one version of a file format that this program reads.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Version<const N: u32>;
+
+impl<const N: u32> Serialize for Version<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(N)
+    }
+}
+
+impl<'de, const N: u32> Deserialize<'de> for Version<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u32::deserialize(deserializer)? {
+            n if n == N => Ok(Self),
+            n => Err(de::Error::custom(format_args!(
+                "version {n} was written by another derikey; this one reads version {N}"
+            ))),
+        }
+    }
+}
