@@ -1,0 +1,45 @@
+use std::{hint, panic, thread};
+
+use zeroize::Zeroize;
+
+use super::Error;
+
+/// More than any of this work needs; given here so that the environment does not decide.
+const STACK: usize = 1 << 20;
+/// Deeper than any of this work reaches.
+const DEEP: usize = 1 << 17;
+
+/// Does work that strews secrets over the stack on a thread that is then gone.
+///
+/// Deciphering, decoding and big-number arithmetic leave copies in dead stack frames. They
+/// are overwritten when the work is done; the thread's end hands its stack back as well,
+/// though of that the C library keeps the upper end for the next thread.
+pub(super) fn secluded<T: Send>(
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    thread::scope(|scope| {
+        thread::Builder::new()
+            .stack_size(STACK)
+            .spawn_scoped(scope, || {
+                let result = frame(work);
+                scrub();
+                result
+            })
+            .map_err(Error::Thread)?
+            .join()
+            .unwrap_or_else(|panic| panic::resume_unwind(panic))
+    })
+}
+
+/// A frame of its own, so that `scrub` covers what the work left.
+#[inline(never)]
+fn frame<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+#[inline(never)]
+fn scrub() {
+    let mut stack = [0_u8; DEEP];
+    stack.zeroize();
+    hint::black_box(&stack);
+}
