@@ -34,11 +34,11 @@ mod totp;
 
 #[cfg(feature = "https")]
 pub use https::Https;
-pub use login::{Login, LoginScope, Session, SessionName};
+pub use login::{Login, LoginScope, Session, SessionName, authorization};
 pub use methods::{
-    AccessEvent, AccessLog, ApiKey, ChangeApiKeyName, ChangeScopeInApiKey, ClientId, CreateApiKey, Credential,
-    DisableApiKey, EditApiKey, EnableApiKey, Feature, GetAccessLog, GetTime, Health, KeyId, ListApiKeys, Ping,
-    RemoveApiKey, ResetApiKey, Status, Version, Whitelisted,
+    AccessEvent, AccessLog, ApiKey, ChangeApiKeyName, ChangeScopeInApiKey, ClientId, CreateApiKey,
+    Credential, DisableApiKey, EditApiKey, EnableApiKey, Feature, GetAccessLog, GetTime, Health,
+    KeyId, ListApiKeys, Ping, RemoveApiKey, ResetApiKey, Status, Version, Whitelisted,
 };
 pub use network::{Endpoint, Network};
 pub use refusal::{Kind, Refusal};
@@ -166,7 +166,10 @@ impl Error {
     pub const fn leaves_doubt(&self) -> bool {
         matches!(
             self,
-            Self::Broken { .. } | Self::TimedOut { .. } | Self::Malformed { .. } | Self::WrongNetwork { .. }
+            Self::Broken { .. }
+                | Self::TimedOut { .. }
+                | Self::Malformed { .. }
+                | Self::WrongNetwork { .. }
         )
     }
 
@@ -298,16 +301,24 @@ impl<T: Transport> Exchange<T> {
     ///
     /// # Errors
     /// Those of the transport, a [`Refusal`], or an answer that is none.
-    pub async fn call<M: Method>(&self, who: Authority<'_>, method: &M) -> Result<Outcome<M::Reply>, Error> {
+    pub async fn call<M: Method>(
+        &self,
+        who: Authority<'_>,
+        method: &M,
+    ) -> Result<Outcome<M::Reply>, Error> {
         let mut pauses = PAUSES.into_iter();
         loop {
             let error = match self.call_once(who, method).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => error,
             };
-            let Some(pause) = pauses.next() else { return Err(error) };
+            let Some(pause) = pauses.next() else {
+                return Err(error);
+            };
             match (M::AGAIN, &error) {
-                (Again::Freely, Error::Unreachable { .. } | Error::Broken { .. }) => self.transport.pause(pause).await,
+                (Again::Freely, Error::Unreachable { .. } | Error::Broken { .. }) => {
+                    self.transport.pause(pause).await
+                }
                 (Again::Freely | Again::IfNotCarriedOut, Error::Refused(refusal))
                     if matches!(refusal.kind(), Kind::Transient | Kind::RateLimit)
                         && refusal.wait.is_none_or(|wait| wait <= LONGEST_PAUSE) =>
@@ -346,7 +357,8 @@ impl<T: Transport> Exchange<T> {
                 }
                 Err(error) => return Err(error),
             };
-            self.network.check_challenge(&challenge, self.testnet.get().copied())?;
+            self.network
+                .check_challenge(&challenge, self.testnet.get().copied())?;
             if !challenge.takes_a_code() {
                 return Err(Error::HardwareKeyOnly { method: M::NAME });
             }
@@ -372,13 +384,19 @@ impl<T: Transport> Exchange<T> {
         })
     }
 
-    async fn call_once<M: Method>(&self, who: Authority<'_>, method: &M) -> Result<Outcome<M::Reply>, Error> {
+    async fn call_once<M: Method>(
+        &self,
+        who: Authority<'_>,
+        method: &M,
+    ) -> Result<Outcome<M::Reply>, Error> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = rpc::encode(id, method)?;
         let authorization = match who {
             Authority::Nobody => None,
             Authority::Bearer(token) => Some(Zeroizing::new(format!("Bearer {}", token.expose()))),
-            Authority::Signed { client_id, signer } => Some(self.sign::<M>(client_id, signer, &body)?),
+            Authority::Signed { client_id, signer } => {
+                Some(self.sign::<M>(client_id, signer, &body)?)
+            }
         };
         let answer = self
             .transport
@@ -390,7 +408,8 @@ impl<T: Transport> Exchange<T> {
             .await?;
         let answer = rpc::decode::<M::Reply>(M::NAME, id, &answer)?;
         if let Some(said) = answer.testnet {
-            self.network.check_testnet(said, self.testnet.get().copied())?;
+            self.network
+                .check_testnet(said, self.testnet.get().copied())?;
             self.testnet.get_or_init(|| said);
         }
         answer.outcome

@@ -27,6 +27,7 @@ mod pem;
 mod pkcs8;
 mod public;
 mod seclusion;
+mod symmetric;
 
 pub use error::Error;
 pub use fingerprint::Fingerprint;
@@ -34,6 +35,7 @@ pub use message::{Message, Nonce, Purpose, Signature, Stamp, Timestamp};
 pub use name::KeyName;
 pub use pkcs8::Kdf;
 pub use public::PublicKey;
+pub use symmetric::SymmetricKey;
 
 use import::Found;
 use seclusion::secluded;

@@ -8,8 +8,9 @@
 use crate::{
     Error,
     exchange::{
-        self, ApiKey, ClientId, CreateApiKey, Credential, EditApiKey, Exchange, GetTime, Kind, ListApiKeys, LoginScope,
-        Network, Outcome, Scope, Session, SessionName, Transport, Whitelisted,
+        self, ApiKey, ClientId, CreateApiKey, Credential, EditApiKey, Exchange, GetTime, Kind,
+        ListApiKeys, LoginScope, Network, Outcome, Scope, Session, SessionName, Transport,
+        Whitelisted,
     },
     key::{Algorithm, KeyName, PublicKey},
     signer::Signer,
@@ -66,8 +67,19 @@ impl Proven {
 }
 
 /// The differences between a registered key and a wish, in words; none if they are the same.
-pub fn differences(known: &Registration, algorithm: Algorithm, network: &Network, wish: &Specification) -> Vec<String> {
-    let list = |words: Vec<&str>| if words.is_empty() { "none".into() } else { words.join(" ") };
+pub fn differences(
+    known: &Registration,
+    algorithm: Algorithm,
+    network: &Network,
+    wish: &Specification,
+) -> Vec<String> {
+    let list = |words: Vec<&str>| {
+        if words.is_empty() {
+            "none".into()
+        } else {
+            words.join(" ")
+        }
+    };
     let mut found = Vec::new();
     let mut compare = |what: &str, is: String, asked: String| {
         if is != asked {
@@ -75,18 +87,30 @@ pub fn differences(known: &Registration, algorithm: Algorithm, network: &Network
         }
     };
     compare("network", known.network.to_string(), network.to_string());
-    compare("algorithm", algorithm.to_string(), wish.algorithm.to_string());
+    compare(
+        "algorithm",
+        algorithm.to_string(),
+        wish.algorithm.to_string(),
+    );
     if known.scope != wish.scope {
         compare("scope", known.scope.to_string(), wish.scope.to_string());
     }
     compare("label", known.label.clone(), wish.label.to_string());
-    compare("whitelist", list(sorted(&known.whitelist)), list(sorted(&wish.whitelist)));
+    compare(
+        "whitelist",
+        list(sorted(&known.whitelist)),
+        list(sorted(&wish.whitelist)),
+    );
     let features = |features: &[exchange::Feature]| {
         let mut words: Vec<String> = features.iter().map(ToString::to_string).collect();
         words.sort_unstable();
         words.join(" ")
     };
-    compare("features", features(&known.features), features(&wish.features));
+    compare(
+        "features",
+        features(&known.features),
+        features(&wish.features),
+    );
     found
 }
 
@@ -111,7 +135,9 @@ pub struct Work<'a, T> {
 
 impl<T> std::fmt::Debug for Work<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Work").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("Work")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,7 +149,11 @@ impl<T: Transport> Work<'_, T> {
     ///
     /// # Errors
     /// [`Error::Unfinished`] where `resume` can go on; else the cause itself.
-    pub async fn register(&mut self, mut intent: Intent, signer: &dyn Signer) -> Result<Outcomes, Error> {
+    pub async fn register(
+        &mut self,
+        mut intent: Intent,
+        signer: &dyn Signer,
+    ) -> Result<Outcomes, Error> {
         match self.advance(&mut intent, signer).await {
             Ok(outcomes) => Ok(outcomes),
             Err(error) if intent.stage <= Stage::Creating && is_final(&error) => {
@@ -150,7 +180,11 @@ impl<T: Transport> Work<'_, T> {
         Ok(self.store.conclude(&intent.name)?)
     }
 
-    async fn advance(&mut self, intent: &mut Intent, signer: &dyn Signer) -> Result<Outcomes, Error> {
+    async fn advance(
+        &mut self,
+        intent: &mut Intent,
+        signer: &dyn Signer,
+    ) -> Result<Outcomes, Error> {
         let public = signer.public_key().clone();
         let first_scope = match intent.spec.whitelist.as_slice() {
             [] => intent.spec.scope.clone(),
@@ -195,7 +229,12 @@ impl<T: Transport> Work<'_, T> {
     }
 
     /// Gets the exchange to have the key exactly once, and returns what it says of it.
-    async fn create(&mut self, intent: &mut Intent, public: &PublicKey, scope: &Scope) -> Result<ApiKey, Error> {
+    async fn create(
+        &mut self,
+        intent: &mut Intent,
+        public: &PublicKey,
+        scope: &Scope,
+    ) -> Result<ApiKey, Error> {
         if intent.stage == Stage::Creating {
             // An earlier attempt may have gone through.
             if let Some(key) = self.search(public).await? {
@@ -206,10 +245,11 @@ impl<T: Transport> Work<'_, T> {
             self.enter(intent, Stage::Creating)?;
         }
         (self.tell)(Event::Creating(scope));
+        let pem = public.to_pem();
         let call = CreateApiKey {
             max_scope: scope,
             name: &intent.spec.label,
-            public_key: public.to_pem().trim_end(),
+            public_key: pem.trim_end(),
             enabled_features: &intent.spec.features,
         };
         match self.desk.call(&call).await {
@@ -231,7 +271,10 @@ impl<T: Transport> Work<'_, T> {
         (self.tell)(Event::Searching);
         let keys = self.desk.call(&ListApiKeys {}).await?;
         // The lowest id is the one that was made first.
-        Ok(keys.into_iter().filter(|key| key.is(public)).min_by_key(|key| key.id))
+        Ok(keys
+            .into_iter()
+            .filter(|key| key.is(public))
+            .min_by_key(|key| key.id))
     }
 
     /// Holds what the exchange says it made against what was sent.
@@ -244,20 +287,28 @@ impl<T: Transport> Work<'_, T> {
     ) -> Result<Issued, Error> {
         let ours = public.fingerprint();
         let foreign = |problem| Error::ForeignKey { ours, problem };
-        if key.public_key.as_ref().is_some_and(|theirs| theirs != public) {
+        if key
+            .public_key
+            .as_ref()
+            .is_some_and(|theirs| theirs != public)
+        {
             return Err(foreign("its public key differs"));
         }
         let fingerprint_verified = match &key.credential {
             Credential::Secret(_) => return Err(foreign("it is a symmetric key with a secret")),
             Credential::Fingerprint(theirs) if *theirs == ours => true,
             // The rule is proven for Ed25519 only; an equal public key says as much.
-            Credential::Fingerprint(_) if spec.algorithm != Algorithm::Ed25519 && key.public_key.is_some() => {
+            Credential::Fingerprint(_)
+                if spec.algorithm != Algorithm::Ed25519 && key.public_key.is_some() =>
+            {
                 (self.tell)(Event::FingerprintDiffers);
                 false
             }
             Credential::Fingerprint(_) => return Err(foreign("its fingerprint differs")),
             Credential::Withheld if key.public_key.is_some() => false,
-            Credential::Withheld => return Err(foreign("it shows neither a public key nor a fingerprint")),
+            Credential::Withheld => {
+                return Err(foreign("it shows neither a public key nor a fingerprint"));
+            }
         };
         if key.max_scope != *scope {
             return Err(Error::ScopeDiffers {
@@ -276,7 +327,12 @@ impl<T: Transport> Work<'_, T> {
     }
 
     /// Gives scope and whitelist in one edit, so that neither is ever there without the other.
-    async fn grant(&mut self, intent: &Intent, issued: &Issued, public: &PublicKey) -> Result<(), Error> {
+    async fn grant(
+        &mut self,
+        intent: &Intent,
+        issued: &Issued,
+        public: &PublicKey,
+    ) -> Result<(), Error> {
         let spec = &intent.spec;
         let edited = self
             .desk
@@ -297,11 +353,23 @@ impl<T: Transport> Work<'_, T> {
         Ok(())
     }
 
-    async fn prove(&self, client_id: &ClientId, signer: &dyn Signer, asked: &Scope) -> Result<Proven, Error> {
-        prove(self.desk.exchange(), client_id, signer, asked).await.map(|(_, proven)| proven)
+    async fn prove(
+        &self,
+        client_id: &ClientId,
+        signer: &dyn Signer,
+        asked: &Scope,
+    ) -> Result<Proven, Error> {
+        prove(self.desk.exchange(), client_id, signer, asked)
+            .await
+            .map(|(_, proven)| proven)
     }
 
-    fn finish(&self, intent: &Intent, issued: &Issued, proven: Option<Proven>) -> Result<Outcomes, Error> {
+    fn finish(
+        &self,
+        intent: &Intent,
+        issued: &Issued,
+        proven: Option<Proven>,
+    ) -> Result<Outcomes, Error> {
         let now = Some((self.now)());
         let registration = self.write_record(intent, issued, &intent.spec.scope, now)?;
         self.store.conclude(&intent.name)?;
@@ -329,7 +397,11 @@ impl<T: Transport> Work<'_, T> {
             key_id: Some(issued.key_id),
             label: intent.spec.label.to_string(),
             scope: scope.clone(),
-            whitelist: if proven.is_some() { intent.spec.whitelist.clone() } else { Vec::new() },
+            whitelist: if proven.is_some() {
+                intent.spec.whitelist.clone()
+            } else {
+                Vec::new()
+            },
             features: intent.spec.features.clone(),
             fingerprint_verified: issued.fingerprint_verified,
             proven,
@@ -351,7 +423,9 @@ fn is_final(error: &Error) -> bool {
             refusal.kind(),
             Kind::Transient | Kind::RateLimit | Kind::SecondFactor | Kind::SecondFactorLocked
         ),
-        Error::Exchange(E::HardwareKeyOnly { .. } | E::ForeignChallenge { .. } | E::TooLarge { .. }) => true,
+        Error::Exchange(
+            E::HardwareKeyOnly { .. } | E::ForeignChallenge { .. } | E::TooLarge { .. },
+        ) => true,
         _ => false,
     }
 }
@@ -426,8 +500,7 @@ pub async fn adopt<T: Transport>(
                 problem: "the account shows this client id with another key",
             });
         }
-        registration.fingerprint_verified =
-            matches!(key.credential, Credential::Fingerprint(theirs) if theirs == public.fingerprint());
+        registration.fingerprint_verified = matches!(key.credential, Credential::Fingerprint(theirs) if theirs == public.fingerprint());
         registration.key_id = Some(key.id);
         registration.label = key.name;
         registration.scope = key.max_scope;
@@ -444,8 +517,14 @@ pub async fn adopt<T: Transport>(
 ///
 /// # Errors
 /// Those of the exchange.
-pub async fn clock_skew<T: Transport>(exchange: &Exchange<T>, ours: u64) -> Result<(u64, bool), Error> {
-    match exchange.call(exchange::Authority::Nobody, &GetTime {}).await? {
+pub async fn clock_skew<T: Transport>(
+    exchange: &Exchange<T>,
+    ours: u64,
+) -> Result<(u64, bool), Error> {
+    match exchange
+        .call(exchange::Authority::Nobody, &GetTime {})
+        .await?
+    {
         Outcome::Done(theirs) => Ok((ours.abs_diff(theirs) / 1000, ours > theirs)),
         Outcome::Challenged(_) => Ok((0, false)),
     }

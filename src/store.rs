@@ -8,6 +8,7 @@
 //! unlinked: a key that goes, goes to `trash/`.
 
 use std::{
+    borrow::Borrow,
     fmt,
     fs::{self, DirBuilder, File, OpenOptions},
     io,
@@ -158,7 +159,8 @@ impl FromStr for Generation {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let number = text.parse().map_err(|_| ())?;
-        let plain = number > 0 && text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+        let plain =
+            number > 0 && text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
         if plain { Ok(Self(number)) } else { Err(()) }
     }
 }
@@ -186,7 +188,12 @@ impl Store {
     /// be trusted.
     pub fn open(root: &Path) -> Result<Self, Error> {
         let store = Self { root: root.into() };
-        for dir in [root.into(), root.join("keys"), root.join("journal"), root.join("trash")] {
+        for dir in [
+            root.into(),
+            root.join("keys"),
+            root.join("journal"),
+            root.join("trash"),
+        ] {
             match files::check_dir(&dir) {
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 result => result?,
@@ -233,7 +240,11 @@ impl Store {
         let mut names = Vec::new();
         for entry in entries {
             let name = entry.map_err(files::at(&path))?.file_name();
-            names.extend(name.to_str().filter(|name| !name.starts_with('.')).map(str::to_owned));
+            names.extend(
+                name.to_str()
+                    .filter(|name| !name.starts_with('.'))
+                    .map(str::to_owned),
+            );
         }
         names.sort_unstable();
         Ok(names)
@@ -244,7 +255,11 @@ impl Store {
     /// # Errors
     /// Those of the file system.
     pub fn names(&self) -> Result<Vec<KeyName>, Error> {
-        Ok(self.entries("keys")?.iter().filter_map(|name| name.parse().ok()).collect())
+        Ok(self
+            .entries("keys")?
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect())
     }
 
     /// Tells whether there is a key of this name, whole or not.
@@ -286,10 +301,13 @@ impl Store {
         }
         let link = dir.join("current");
         let target = fs::read_link(&link).map_err(files::at(&link))?;
-        target.to_str().and_then(|text| text.parse().ok()).ok_or(Error::Unreadable {
-            path: link,
-            problem: "it does not lead to a generation beside it".into(),
-        })
+        target
+            .to_str()
+            .and_then(|text| text.parse().ok())
+            .ok_or(Error::Unreadable {
+                path: link,
+                problem: "it does not lead to a generation beside it".into(),
+            })
     }
 
     fn key_dir(&self, name: &KeyName) -> PathBuf {
@@ -313,7 +331,13 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::KeyExists`], and those of the file system.
-    pub fn create(&self, name: &KeyName, private: &str, public: &PublicKey, record: &Record) -> Result<(), Error> {
+    pub fn create(
+        &self,
+        name: &KeyName,
+        private: &str,
+        public: &PublicKey,
+        record: &Record,
+    ) -> Result<(), Error> {
         let target = self.subdir("keys")?.join(name.as_str());
         if self.contains(name) {
             return Err(Error::KeyExists { name: name.clone() });
@@ -333,7 +357,13 @@ impl Store {
         files::sync_parent(&target)
     }
 
-    fn fill(&self, staging: &Path, private: &str, public: &PublicKey, record: &Record) -> Result<(), Error> {
+    fn fill(
+        &self,
+        staging: &Path,
+        private: &str,
+        public: &PublicKey,
+        record: &Record,
+    ) -> Result<(), Error> {
         let dir = staging.join(Generation::FIRST.to_string());
         files::ensure_dir(&dir)?;
         let path = dir.join("private.pem");
@@ -391,10 +421,10 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Key`], [`Error::Mismatch`], those of the file system, and those of `unlock`.
-    pub fn load<E: From<Error>>(
+    pub fn load<P: Borrow<Passphrase>, E: From<Error>>(
         &self,
         name: &KeyName,
-        unlock: impl FnOnce() -> Result<Passphrase, E>,
+        unlock: impl FnOnce() -> Result<P, E>,
     ) -> Result<PrivateKey, E> {
         let path = self.path(name, "private.pem")?;
         let pem = files::read_ours(&path, key::MAX_INPUT)?;
@@ -403,7 +433,7 @@ impl Store {
             source,
         };
         let key = if PrivateKey::is_sealed(&pem).map_err(unusable)? {
-            PrivateKey::read(&pem, Some(&unlock()?)).map_err(unusable)?
+            PrivateKey::read(&pem, Some(unlock()?.borrow())).map_err(unusable)?
         } else {
             PrivateKey::read(&pem, None).map_err(unusable)?
         };
@@ -453,9 +483,15 @@ impl Store {
     /// Returns a place in the trash that nothing lies in yet.
     fn grave(&self, name: &KeyName, at: Moment) -> Result<PathBuf, Error> {
         let trash = self.subdir("trash")?;
-        let stamp: String = at.to_string().chars().filter(char::is_ascii_alphanumeric).collect();
+        let stamp: String = at
+            .to_string()
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .collect();
         let candidates = (1..1000).map(|n| trash.join(format!("{name}-{stamp}-{n}")));
-        let free = candidates.into_iter().find(|path| fs::symlink_metadata(path).is_err());
+        let free = candidates
+            .into_iter()
+            .find(|path| fs::symlink_metadata(path).is_err());
         free.ok_or(Error::Exists { path: trash })
     }
 
@@ -481,7 +517,11 @@ impl Store {
     }
 }
 
-fn write_record(path: &Path, record: &Record, write: fn(&Path, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
+fn write_record(
+    path: &Path,
+    record: &Record,
+    write: fn(&Path, &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
     let text = toml::to_string(record).map_err(|error| Error::Unreadable {
         path: path.into(),
         problem: error.to_string(),

@@ -40,7 +40,11 @@ impl Https {
     ///
     /// # Errors
     /// [`Error::Authorities`] where those certificates cannot be used.
-    pub fn new(endpoint: Endpoint, authorities: Option<&[u8]>, deadline: Duration) -> Result<Self, Error> {
+    pub fn new(
+        endpoint: Endpoint,
+        authorities: Option<&[u8]>,
+        deadline: Duration,
+    ) -> Result<Self, Error> {
         let client = Client::builder()
             .no_proxy()
             .redirect(Policy::none())
@@ -173,6 +177,12 @@ fn causes(error: &reqwest::Error) -> String {
         cause = deeper;
     }
     let text = cause.to_string();
-    let tame = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    let tame = |c: char| {
+        if c.is_ascii_graphic() || c == ' ' {
+            c
+        } else {
+            '?'
+        }
+    };
     text.chars().take(200).map(tame).collect()
 }

@@ -50,7 +50,7 @@ pub enum Login<'a> {
     /// A refresh token from an earlier login.
     RefreshToken {
         /// The token.
-        #[serde(serialize_with = "refresh_token")]
+        #[serde(serialize_with = "the_refresh_token")]
         refresh_token: &'a RefreshToken,
     },
     /// The secret itself. Nothing in this crate sends it; bots of other people do.
@@ -58,7 +58,7 @@ pub enum Login<'a> {
         /// Whose key it is.
         client_id: &'a ClientId,
         /// The secret.
-        #[serde(serialize_with = "client_secret")]
+        #[serde(serialize_with = "the_client_secret")]
         client_secret: &'a ClientSecret,
         /// What is asked for.
         #[serde(skip_serializing_if = "LoginScope::is_default")]
@@ -78,7 +78,13 @@ impl<'a> Login<'a> {
         scope: LoginScope<'a>,
     ) -> Result<Self, Error> {
         let signed = signer.sign(&Purpose::Login { data: data.clone() })?;
-        Ok(Self::with_signature(client_id, &signed.stamp, signed.signature.to_string(), data, scope))
+        Ok(Self::with_signature(
+            client_id,
+            &signed.stamp,
+            signed.signature.to_string(),
+            data,
+            scope,
+        ))
     }
 
     /// Signs a login with a symmetric key's secret, which stays here.
@@ -94,7 +100,9 @@ impl<'a> Login<'a> {
         let data = String::new();
         let message = Message::new(stamp, &Purpose::Login { data: data.clone() })?;
         let signature = SymmetricKey::new(secret).sign_hex(&message);
-        Ok(Self::with_signature(client_id, stamp, signature, data, scope))
+        Ok(Self::with_signature(
+            client_id, stamp, signature, data, scope,
+        ))
     }
 
     fn with_signature(
@@ -122,11 +130,17 @@ impl Method for Login<'_> {
     type Reply = Session;
 }
 
-fn refresh_token<S: Serializer>(token: &RefreshToken, serializer: S) -> Result<S::Ok, S::Error> {
+fn the_refresh_token<S: Serializer>(
+    token: &RefreshToken,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(token.expose())
 }
 
-fn client_secret<S: Serializer>(secret: &ClientSecret, serializer: S) -> Result<S::Ok, S::Error> {
+fn the_client_secret<S: Serializer>(
+    secret: &ClientSecret,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(secret.expose())
 }
 
@@ -182,7 +196,9 @@ impl FromStr for SessionName {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let fits = (1..=32).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         if !fits {
             return Err(Error::Identifier {
                 what: "a session name",

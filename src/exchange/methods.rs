@@ -155,7 +155,9 @@ impl<'de> Deserialize<'de> for ApiKey {
         let credential = match wire.client_secret {
             None => Credential::Withheld,
             Some(secret) => match secret.expose().parse() {
-                Ok(fingerprint) if wire.public_key.is_some() => Credential::Fingerprint(fingerprint),
+                Ok(fingerprint) if wire.public_key.is_some() => {
+                    Credential::Fingerprint(fingerprint)
+                }
                 _ => Credential::Secret(secret),
             },
         };
@@ -165,7 +167,9 @@ impl<'de> Deserialize<'de> for ApiKey {
             name: wire.name.as_deref().map(label).unwrap_or_default(),
             max_scope: wire.max_scope,
             enabled: wire.enabled,
-            public_key: wire.public_key.and_then(|pem| PublicKey::read(pem.as_bytes()).ok()),
+            public_key: wire
+                .public_key
+                .and_then(|pem| PublicKey::read(pem.as_bytes()).ok()),
             credential,
             ip_whitelist: wire.ip_whitelist.unwrap_or_default(),
             enabled_features: wire.enabled_features.unwrap_or_default(),
@@ -176,7 +180,13 @@ impl<'de> Deserialize<'de> for ApiKey {
 
 /// Returns a remote label with everything that could play tricks on a terminal replaced.
 fn label(text: &str) -> String {
-    let tame = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    let tame = |c: char| {
+        if c.is_ascii_graphic() || c == ' ' {
+            c
+        } else {
+            '?'
+        }
+    };
     text.chars().take(64).map(tame).collect()
 }
 
@@ -226,7 +236,12 @@ pub struct EditApiKey<'a> {
     /// The addresses it may be used from; none means any.
     pub ip_whitelist: &'a [Whitelisted],
 }
-method!(EditApiKey<'_>, "private/edit_api_key", IfNotCarriedOut, ApiKey);
+method!(
+    EditApiKey<'_>,
+    "private/edit_api_key",
+    IfNotCarriedOut,
+    ApiKey
+);
 
 /// Lets a key log in again.
 #[derive(Debug, Serialize)]
@@ -234,7 +249,12 @@ pub struct EnableApiKey {
     /// Which key.
     pub id: KeyId,
 }
-method!(EnableApiKey, "private/enable_api_key", IfNotCarriedOut, ApiKey);
+method!(
+    EnableApiKey,
+    "private/enable_api_key",
+    IfNotCarriedOut,
+    ApiKey
+);
 
 /// Stops a key from logging in.
 #[derive(Debug, Serialize)]
@@ -242,7 +262,12 @@ pub struct DisableApiKey {
     /// Which key.
     pub id: KeyId,
 }
-method!(DisableApiKey, "private/disable_api_key", IfNotCarriedOut, ApiKey);
+method!(
+    DisableApiKey,
+    "private/disable_api_key",
+    IfNotCarriedOut,
+    ApiKey
+);
 
 /// Takes a key away for good. Returns the word `ok`.
 #[derive(Debug, Serialize)]
@@ -250,7 +275,12 @@ pub struct RemoveApiKey {
     /// Which key.
     pub id: KeyId,
 }
-method!(RemoveApiKey, "private/remove_api_key", IfNotCarriedOut, String);
+method!(
+    RemoveApiKey,
+    "private/remove_api_key",
+    IfNotCarriedOut,
+    String
+);
 
 /// Makes a new secret. What it does to an asymmetric key is not documented.
 #[derive(Debug, Serialize)]
@@ -268,7 +298,12 @@ pub struct ChangeApiKeyName<'a> {
     /// Its new label.
     pub name: &'a KeyName,
 }
-method!(ChangeApiKeyName<'_>, "private/change_api_key_name", IfNotCarriedOut, ApiKey);
+method!(
+    ChangeApiKeyName<'_>,
+    "private/change_api_key_name",
+    IfNotCarriedOut,
+    ApiKey
+);
 
 /// Changes a key's rights.
 #[derive(Debug, Serialize)]
@@ -278,7 +313,12 @@ pub struct ChangeScopeInApiKey<'a> {
     /// Its new rights.
     pub max_scope: &'a Scope,
 }
-method!(ChangeScopeInApiKey<'_>, "private/change_scope_in_api_key", IfNotCarriedOut, ApiKey);
+method!(
+    ChangeScopeInApiKey<'_>,
+    "private/change_scope_in_api_key",
+    IfNotCarriedOut,
+    ApiKey
+);
 
 /// Returns what happened on the account.
 #[derive(Debug, Serialize)]

@@ -45,7 +45,9 @@ impl Network {
             ("prod", None) => Ok(Self::Production),
             ("custom", Some(endpoint)) => Ok(Self::Custom(endpoint)),
             ("custom", None) => Err(bad("a custom network needs an endpoint")),
-            ("sandbox" | "test" | "prod", Some(_)) => Err(bad("an endpoint goes with the custom network only")),
+            ("sandbox" | "test" | "prod", Some(_)) => {
+                Err(bad("an endpoint goes with the custom network only"))
+            }
             _ => Err(bad("there are sandbox, test, prod and custom")),
         }
     }
@@ -80,14 +82,21 @@ impl Network {
     pub(super) fn check_testnet(&self, said: bool, said_before: Option<bool>) -> Result<(), Error> {
         match self.testnet().or(said_before) {
             Some(expected) if expected != said => Err(Error::WrongNetwork {
-                problem: format!("an answer says testnet: {said}, and the {} network says {expected}", self.name()),
+                problem: format!(
+                    "an answer says testnet: {said}, and the {} network says {expected}",
+                    self.name()
+                ),
             }),
             _ => Ok(()),
         }
     }
 
     /// Refuses a challenge that is not for this network, before a code is asked for or sent.
-    pub(super) fn check_challenge(&self, challenge: &Challenge, testnet: Option<bool>) -> Result<(), Error> {
+    pub(super) fn check_challenge(
+        &self,
+        challenge: &Challenge,
+        testnet: Option<bool>,
+    ) -> Result<(), Error> {
         let Some(rp_id) = challenge.rp_id() else {
             return Ok(());
         };
@@ -101,7 +110,9 @@ impl Network {
         if fits {
             return Ok(());
         }
-        Err(Error::ForeignChallenge { network: self.name() })
+        Err(Error::ForeignChallenge {
+            network: self.name(),
+        })
     }
 }
 
@@ -141,15 +152,22 @@ impl Endpoint {
     /// Returns the path of a method, which is what a signed request signs.
     pub fn path(&self, method: &str) -> String {
         let after_scheme = self.url.split_once("://").map_or("", |(_, rest)| rest);
-        let base = after_scheme.find('/').and_then(|at| after_scheme.get(at..)).unwrap_or("");
+        let base = after_scheme
+            .find('/')
+            .and_then(|at| after_scheme.get(at..))
+            .unwrap_or("");
         format!("{base}/{method}")
     }
 
     /// Tells whether a relying-party id can be this host's. On this machine a name without a dot
     /// (`localhost`, `sandbox`) is nobody else's.
     fn goes_by(&self, rp_id: &str) -> bool {
-        let parent = self.host.strip_suffix(rp_id).is_some_and(|head| head.ends_with('.') && rp_id.contains('.'));
-        let local = self.loopback && (!rp_id.contains('.') || rp_id.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()));
+        let parent = self
+            .host
+            .strip_suffix(rp_id)
+            .is_some_and(|head| head.ends_with('.') && rp_id.contains('.'));
+        let local = self.loopback
+            && (!rp_id.contains('.') || rp_id.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()));
         rp_id == self.host || parent || local
     }
 }
@@ -162,21 +180,29 @@ impl FromStr for Endpoint {
         if !text.bytes().all(|b| b.is_ascii_graphic()) || text.len() > 256 {
             return Err(bad("it must be at most 256 visible ASCII characters"));
         }
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("it does not begin with https://"))?;
+        let (scheme, rest) = text
+            .split_once("://")
+            .ok_or_else(|| bad("it does not begin with https://"))?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        if rest.contains(['?', '#', '@', '\\', '%']) || path.split('/').any(|part| part == "." || part == "..") {
+        if rest.contains(['?', '#', '@', '\\', '%'])
+            || path.split('/').any(|part| part == "." || part == "..")
+        {
             return Err(bad("it must be only https://HOST[:PORT]/PATH"));
         }
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             _ => (authority, None),
         };
-        if port.is_some_and(|p| p.parse::<u16>().is_err() || !p.bytes().all(|b| b.is_ascii_digit())) {
+        if port.is_some_and(|p| p.parse::<u16>().is_err() || !p.bytes().all(|b| b.is_ascii_digit()))
+        {
             return Err(bad("its port is not a number up to 65535"));
         }
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let address = bare.parse::<IpAddr>().ok();
-        let named = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+        let named = !host.is_empty()
+            && host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
         if !named && address.is_none() {
             return Err(bad("it has no host that can be one"));
         }
@@ -209,7 +235,9 @@ impl Serialize for Endpoint {
 
 impl<'de> Deserialize<'de> for Endpoint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 

@@ -62,8 +62,11 @@ impl Refusal {
             13904 => Kind::SecondFactorSetup,
             12998 => Kind::SecondFactorLocked,
             10028 | 10066 | 12003 => Kind::RateLimit,
-            10040 | 10041 | 10047 | 11051 | 11056 | 11094 | 13028 | 13503 | 13888 => Kind::Transient,
-            -32602 | -32000 | -32600 | 11029 | 11043 | 11049 | 11050 | 13010 | 13011 | 13016 | 13018 => Kind::Invalid,
+            10040 | 10041 | 10047 | 11051 | 11056 | 11094 | 13028 | 13503 | 13888 => {
+                Kind::Transient
+            }
+            -32602 | -32000 | -32600 | 11029 | 11043 | 11049 | 11050 | 13010 | 13011 | 13016
+            | 13018 => Kind::Invalid,
             -32601 | 10033 => Kind::NoSuchMethod,
             _ => Kind::Other,
         }
@@ -103,10 +106,23 @@ mod tests {
 
     #[test]
     fn only_words_are_kept_of_remote_text() {
-        for kept in ["unauthorized", "Invalid params", "tfa_code_not_matched", "scope_exceeded"] {
+        for kept in [
+            "unauthorized",
+            "Invalid params",
+            "tfa_code_not_matched",
+            "scope_exceeded",
+        ] {
             assert_eq!(words(kept).as_deref(), Some(kept));
         }
-        for dropped in ["", "123456", "\u{1b}[2Jgone", "Bearer eyJhbGciOi", "a\nb", "AbCdEfGhIjKlMnOpQrStUvWxYzAbCd", &"x ".repeat(99)] {
+        for dropped in [
+            "",
+            "123456",
+            "\u{1b}[2Jgone",
+            "Bearer eyJhbGciOi",
+            "a\nb",
+            "AbCdEfGhIjKlMnOpQrStUvWxYzAbCd",
+            &"x ".repeat(99),
+        ] {
             assert_eq!(words(dropped), None);
         }
     }

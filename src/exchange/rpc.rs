@@ -92,7 +92,11 @@ struct Fault<'a> {
 }
 
 /// Takes an answer apart. The body decides, not the HTTP status: errors come with 400 and 401 too.
-pub(super) fn decode<R: DeserializeOwned>(method: &'static str, id: u64, answer: &Incoming) -> Result<Answer<R>, Error> {
+pub(super) fn decode<R: DeserializeOwned>(
+    method: &'static str,
+    id: u64,
+    answer: &Incoming,
+) -> Result<Answer<R>, Error> {
     let status = answer.status;
     let malformed = |problem| Error::Malformed {
         method,
@@ -100,7 +104,8 @@ pub(super) fn decode<R: DeserializeOwned>(method: &'static str, id: u64, answer:
         status,
     };
     // What serde says quotes the text, and the text may be a token.
-    let envelope: Envelope<'_> = serde_json::from_slice(&answer.body).map_err(|_| malformed("it is no JSON-RPC"))?;
+    let envelope: Envelope<'_> =
+        serde_json::from_slice(&answer.body).map_err(|_| malformed("it is no JSON-RPC"))?;
     let testnet = envelope.testnet;
     if let Some(theirs) = envelope.id.map(RawValue::get)
         && theirs.trim_matches('"') != id.to_string()
@@ -147,7 +152,9 @@ fn refusal(method: &'static str, fault: &Fault<'_>) -> Refusal {
         .data
         .and_then(|data| serde_json::from_str(data.get()).ok())
         .unwrap_or_default();
-    let message: Option<String> = fault.message.and_then(|m| serde_json::from_str(m.get()).ok());
+    let message: Option<String> = fault
+        .message
+        .and_then(|m| serde_json::from_str(m.get()).ok());
     Refusal {
         method,
         code: fault.code,
@@ -173,8 +180,14 @@ mod tests {
 
     #[test]
     fn an_answer_must_be_one() {
-        assert!(matches!(read(r#"{"id":7,"result":5}"#), Ok(Outcome::Done(5))));
-        assert!(matches!(read(r#"{"id":"7","result":5}"#), Ok(Outcome::Done(5))));
+        assert!(matches!(
+            read(r#"{"id":7,"result":5}"#),
+            Ok(Outcome::Done(5))
+        ));
+        assert!(matches!(
+            read(r#"{"id":"7","result":5}"#),
+            Ok(Outcome::Done(5))
+        ));
         assert!(matches!(read(r#"{"result":5}"#), Ok(Outcome::Done(5))));
         for body in [
             "",
@@ -192,7 +205,11 @@ mod tests {
         ] {
             assert!(matches!(read(body), Err(Error::Malformed { .. })), "{body}");
         }
-        let deep = format!(r#"{{"id":7,"result":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        let deep = format!(
+            r#"{{"id":7,"result":{}{}}}"#,
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
         assert!(matches!(read(&deep), Err(Error::Malformed { .. })));
     }
 
@@ -202,7 +219,13 @@ mod tests {
         let Err(Error::Refused(refusal)) = read(body) else {
             panic!("not refused")
         };
-        assert_eq!((refusal.code, refusal.message, refusal.wait), (12998, None, Some(9)));
-        assert_eq!((refusal.reason.as_deref(), refusal.param), (Some("x_y"), None));
+        assert_eq!(
+            (refusal.code, refusal.message, refusal.wait),
+            (12998, None, Some(9))
+        );
+        assert_eq!(
+            (refusal.reason.as_deref(), refusal.param),
+            (Some("x_y"), None)
+        );
     }
 }

@@ -121,7 +121,8 @@ impl Scope {
                 continue;
             };
             let area = Area::KNOWN.into_iter().find(|a| a.as_str() == name);
-            let harmless = name.len() <= 32 && name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase());
+            let harmless =
+                name.len() <= 32 && name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase());
             let area = match area {
                 Some(area) => area,
                 None if harmless => Area::Other(name.into()),
@@ -148,7 +149,8 @@ impl Scope {
 
     /// Tells whether nothing here goes beyond `ceiling`.
     pub fn is_within(&self, ceiling: &Self) -> bool {
-        self.allowed().all(|(area, level)| level <= ceiling.level(area))
+        self.allowed()
+            .all(|(area, level)| level <= ceiling.level(area))
     }
 
     /// Tells whether a key with this scope can manage keys, its own among them.
@@ -189,19 +191,28 @@ impl FromStr for Scope {
         }
         if text.starts_with('@') {
             let names: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
-            return Err(bad(format!("there is no such preset; there are {}", names.join(", "))));
+            return Err(bad(format!(
+                "there is no such preset; there are {}",
+                names.join(", ")
+            )));
         }
         let mut scope = Self::default();
         for token in text.split(' ').filter(|t| !t.is_empty()) {
             let (name, level) = token
                 .split_once(':')
                 .ok_or_else(|| bad(format!("{token:?} is not AREA:LEVEL")))?;
-            let area = Area::KNOWN.into_iter().find(|a| a.as_str() == name).ok_or_else(|| {
-                let known = Area::KNOWN.each_ref().map(Area::as_str).join(", ");
-                bad(format!("there is no area {name:?}; there are {known}"))
+            let area = Area::KNOWN
+                .into_iter()
+                .find(|a| a.as_str() == name)
+                .ok_or_else(|| {
+                    let known = Area::KNOWN.each_ref().map(Area::as_str).join(", ");
+                    bad(format!("there is no area {name:?}; there are {known}"))
+                })?;
+            let level = Level::parse(level).ok_or_else(|| {
+                bad(format!(
+                    "{token:?} has a level other than none, read, read_write"
+                ))
             })?;
-            let level = Level::parse(level)
-                .ok_or_else(|| bad(format!("{token:?} has a level other than none, read, read_write")))?;
             if scope.0.insert(area, level).is_some() {
                 return Err(bad(format!("the area {name} is named twice")));
             }
@@ -267,7 +278,8 @@ mod tests {
     #[test]
     fn scopes_are_compared_by_what_they_allow() {
         let asked = scope("account:read trade:read block_trade:read_write wallet:none");
-        let reply = Scope::from_wire("account:read block_trade:read_write trade:read mainaccount name:x");
+        let reply =
+            Scope::from_wire("account:read block_trade:read_write trade:read mainaccount name:x");
         assert_eq!(asked, reply);
         assert_ne!(asked, scope("account:read trade:read"));
         assert!(scope("trade:read").is_within(&asked) && !asked.is_within(&scope("trade:read")));
@@ -278,21 +290,44 @@ mod tests {
         let text: Scope = serde_json::from_str(r#""trade:read account:none""#).unwrap();
         let list: Scope = serde_json::from_str(r#"["account:none","trade:read"]"#).unwrap();
         assert_eq!(text, list);
-        assert_eq!(serde_json::to_string(&list).unwrap(), r#""account:none trade:read""#);
+        assert_eq!(
+            serde_json::to_string(&list).unwrap(),
+            r#""account:none trade:read""#
+        );
     }
 
     #[test]
     fn an_unknown_area_in_a_reply_counts_as_more_than_was_asked() {
-        assert_ne!(scope("trade:read"), Scope::from_wire("trade:read margin:read_write"));
-        assert_eq!(scope("trade:read"), Scope::from_wire("trade:read margin:none"));
-        assert_eq!(Scope::from_wire("trade:read trade:read_write"), scope("trade:read_write"));
+        assert_ne!(
+            scope("trade:read"),
+            Scope::from_wire("trade:read margin:read_write")
+        );
+        assert_eq!(
+            scope("trade:read"),
+            Scope::from_wire("trade:read margin:none")
+        );
+        assert_eq!(
+            Scope::from_wire("trade:read trade:read_write"),
+            scope("trade:read_write")
+        );
     }
 
     #[test]
     fn nearly_right_scopes_are_refused() {
         for text in [
-            "", " ", "trade", "trade:", "trade:write", "Trade:read", "trade:read trade:read", "trade:read\nwallet:read",
-            "trade:read,wallet:read", "@nobody", "@trader wallet:read", "session:x", "trade:read\twallet:read",
+            "",
+            " ",
+            "trade",
+            "trade:",
+            "trade:write",
+            "Trade:read",
+            "trade:read trade:read",
+            "trade:read\nwallet:read",
+            "trade:read,wallet:read",
+            "@nobody",
+            "@trader wallet:read",
+            "session:x",
+            "trade:read\twallet:read",
         ] {
             assert!(text.parse::<Scope>().is_err(), "{text:?}");
         }

@@ -25,14 +25,23 @@ impl Totp {
         };
         let mut text = Zeroizing::new(String::with_capacity(seed.expose().len()));
         let kept = |c: &char| !c.is_whitespace() && !"-=".contains(*c);
-        text.extend(seed.expose().chars().filter(kept).map(|c| c.to_ascii_uppercase()));
+        text.extend(
+            seed.expose()
+                .chars()
+                .filter(kept)
+                .map(|c| c.to_ascii_uppercase()),
+        );
         if text.len() < 16 {
-            return Err(bad("it has fewer than the 16 base32 characters that are usual"));
+            return Err(bad(
+                "it has fewer than the 16 base32 characters that are usual",
+            ));
         }
         let secret = totp_rs::Secret::try_from_base32(text.as_str())
             .map_err(|_| bad("it holds something else than the base32 letters A-Z and 2-7"))?;
         Ok(Self(
-            totp_rs::Builder::new().with_secret(secret).build_noncompliant(),
+            totp_rs::Builder::new()
+                .with_secret(secret)
+                .build_noncompliant(),
         ))
     }
 
@@ -61,7 +70,10 @@ mod tests {
     /// RFC 6238 appendix B, SHA-1, the last six of its eight digits.
     #[test]
     fn codes_are_those_of_rfc_6238() {
-        let totp = Totp::new(&TotpSeed::new("gezd gnbv gy3t qojq-GEZDGNBVGY3TQOJQ==".into())).unwrap();
+        let totp = Totp::new(&TotpSeed::new(
+            "gezd gnbv gy3t qojq-GEZDGNBVGY3TQOJQ==".into(),
+        ))
+        .unwrap();
         for (seconds, code) in [
             (59, "287082"),
             (1_111_111_109, "081804"),
@@ -76,7 +88,13 @@ mod tests {
 
     #[test]
     fn seeds_that_are_none_are_refused() {
-        for seed in ["", "GEZDGNBV", "GEZDGNBVGY3TQOJ1", "gezdgnbvgy3tqo!q", "287082"] {
+        for seed in [
+            "",
+            "GEZDGNBV",
+            "GEZDGNBVGY3TQOJ1",
+            "gezdgnbvgy3tqo!q",
+            "287082",
+        ] {
             assert!(Totp::new(&TotpSeed::new(seed.into())).is_err(), "{seed}");
         }
     }

@@ -6,8 +6,8 @@ use super::clock_skew;
 use crate::{
     Error,
     exchange::{
-        self, Authority, ClientId, Exchange, Kind, Login, LoginScope, Method, Outcome, SecondFactor, Session,
-        SessionName, Transport,
+        self, Authority, ClientId, Exchange, Kind, Login, LoginScope, Method, Outcome,
+        SecondFactor, Session, SessionName, Transport,
     },
     secret::ClientSecret,
     signer::{Signer, Stamper},
@@ -44,7 +44,9 @@ impl<'a> Operator<'a> {
 
     fn login(&self, scope: &LoginScope<'a>) -> Result<Login<'a>, Error> {
         Ok(match *self {
-            Self::Key { client_id, signer } => Login::signed_by(signer, client_id, String::new(), scope.clone())?,
+            Self::Key { client_id, signer } => {
+                Login::signed_by(signer, client_id, String::new(), scope.clone())?
+            }
             Self::Secret {
                 client_id,
                 secret,
@@ -76,7 +78,8 @@ pub async fn log_in<'a, T: Transport>(
         let error = match exchange.call(Authority::Nobody, &login).await {
             Ok(Outcome::Done(session)) => return Ok(session),
             Ok(Outcome::Challenged(_)) => exchange::Error::NoSecondFactor {
-                problem: "the login itself wants one, which the documentation does not foresee".into(),
+                problem: "the login itself wants one, which the documentation does not foresee"
+                    .into(),
             },
             Err(error) => error,
         };
@@ -94,12 +97,20 @@ pub async fn log_in<'a, T: Transport>(
 }
 
 /// Asks the exchange once what time it is, as it does not say whether the clock was the reason.
-async fn explain<T: Transport>(exchange: &Exchange<T>, login: &Login<'_>, source: exchange::Error) -> Error {
+async fn explain<T: Transport>(
+    exchange: &Exchange<T>,
+    login: &Login<'_>,
+    source: exchange::Error,
+) -> Error {
     let Login::ClientSignature { timestamp, .. } = login else {
         return source.into();
     };
     match clock_skew(exchange, *timestamp).await {
-        Ok((seconds, ahead)) if seconds > TOLERABLE_SKEW => Error::Skew { seconds, ahead, source },
+        Ok((seconds, ahead)) if seconds > TOLERABLE_SKEW => Error::Skew {
+            seconds,
+            ahead,
+            source,
+        },
         _ => source.into(),
     }
 }
@@ -114,13 +125,19 @@ pub struct Desk<'a, T> {
 
 impl<T> std::fmt::Debug for Desk<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Desk").field("operator", &self.operator).finish_non_exhaustive()
+        f.debug_struct("Desk")
+            .field("operator", &self.operator)
+            .finish_non_exhaustive()
     }
 }
 
 impl<'a, T: Transport> Desk<'a, T> {
     /// Sits an operator down; nothing is sent yet.
-    pub fn new(exchange: &'a Exchange<T>, operator: Operator<'a>, second: &'a mut dyn SecondFactor) -> Self {
+    pub fn new(
+        exchange: &'a Exchange<T>,
+        operator: Operator<'a>,
+        second: &'a mut dyn SecondFactor,
+    ) -> Self {
         Self {
             exchange,
             operator,
@@ -161,10 +178,14 @@ impl<'a, T: Transport> Desk<'a, T> {
         let mut fresh = self.session.is_none();
         loop {
             self.log_in().await?;
-            let Some(session) = &self.session else { continue };
+            let Some(session) = &self.session else {
+                continue;
+            };
             let who = Authority::Bearer(&session.access_token);
             match self.exchange.confirm(who, method, self.second).await {
-                Err(exchange::Error::Refused(refusal)) if refusal.code == TOKEN_REFUSED && !fresh => {
+                Err(exchange::Error::Refused(refusal))
+                    if refusal.code == TOKEN_REFUSED && !fresh =>
+                {
                     self.session = None;
                     fresh = true;
                 }

@@ -69,7 +69,9 @@ impl Store {
         let mut file = files::open_ours(&path, OpenOptions::new().read(true).append(true))?;
         file.lock().map_err(&failed)?;
         let last = last_line(&mut file).map_err(&failed)?;
-        entry.prev = last.as_ref().map_or_else(|| GENESIS.into(), |line| digest(line.trim_end_newline()));
+        entry.prev = last
+            .as_ref()
+            .map_or_else(|| GENESIS.into(), |line| digest(line.trim_end_newline()));
         let mut line = serde_json::to_vec(&entry).map_err(|error| Error::Unreadable {
             path: path.clone(),
             problem: error.to_string(),
@@ -79,7 +81,9 @@ impl Store {
         if last.is_some_and(|line| !line.ends_with(b"\n")) {
             line.insert(0, b'\n');
         }
-        file.write_all(&line).and_then(|()| file.sync_data()).map_err(&failed)
+        file.write_all(&line)
+            .and_then(|()| file.sync_data())
+            .map_err(&failed)
     }
 }
 
@@ -95,10 +99,12 @@ impl Line for Vec<u8> {
 
 fn digest(line: &[u8]) -> String {
     use std::fmt::Write as _;
-    Sha256::digest(line).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    Sha256::digest(line)
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// Returns the last line with its line break, if it has one.
@@ -109,6 +115,12 @@ fn last_line(file: &mut File) -> io::Result<Option<Vec<u8>>> {
     let mut tail = Vec::new();
     file.take(LONGEST_LINE).read_to_end(&mut tail)?;
     let body = tail.strip_suffix(b"\n").unwrap_or(&tail);
-    let begins = body.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-    Ok(tail.get(begins..).filter(|line| !line.is_empty()).map(<[u8]>::to_vec))
+    let begins = body
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .map_or(0, |at| at + 1);
+    Ok(tail
+        .get(begins..)
+        .filter(|line| !line.is_empty())
+        .map(<[u8]>::to_vec))
 }

@@ -44,8 +44,14 @@ pub enum Trust {
 /// operating system's.
 pub fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<Vec<u8>>, Error> {
     // /dev/fd/N and /dev/stdin are links by nature, and what they lead to is already open.
-    let follow = path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") || path == Path::new("/dev/stdin");
-    let no_follow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+    let follow = path.starts_with("/dev/fd")
+        || path.starts_with("/proc/self/fd")
+        || path == Path::new("/dev/stdin");
+    let no_follow = if follow {
+        OFlags::empty()
+    } else {
+        OFlags::NOFOLLOW
+    };
     let file = open(OpenOptions::new().read(true), path, no_follow)?;
     let metadata = file.metadata().map_err(at(path))?;
     if metadata.is_dir() {
@@ -61,7 +67,11 @@ pub fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<Vec<u8>
 /// Returns a file inside the store; a pipe or device in its place is refused.
 pub(super) fn read_ours(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
     // Non-blocking, so that a planted pipe cannot make us wait for its other end.
-    let file = open(OpenOptions::new().read(true), path, OFlags::NOFOLLOW | OFlags::NONBLOCK)?;
+    let file = open(
+        OpenOptions::new().read(true),
+        path,
+        OFlags::NOFOLLOW | OFlags::NONBLOCK,
+    )?;
     let metadata = file.metadata().map_err(at(path))?;
     if !metadata.is_file() {
         return Err(Error::NotAFile { path: path.into() });
@@ -71,6 +81,9 @@ pub(super) fn read_ours(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>,
 }
 
 /// Reads an open file up to a limit, into a buffer that never moves and is wiped.
+///
+/// # Errors
+/// [`Error::TooLarge`], and the operating system's.
 pub fn read_to_limit(file: &File, path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
     let mut file = file.take(u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1));
@@ -162,7 +175,10 @@ pub(super) fn staging_dir(target: &Path) -> Result<PathBuf, Error> {
     fresh_name(target, create).map(|(path, ())| path)
 }
 
-fn fresh_name<T>(target: &Path, create: impl Fn(&Path) -> io::Result<T>) -> Result<(PathBuf, T), Error> {
+fn fresh_name<T>(
+    target: &Path,
+    create: impl Fn(&Path) -> io::Result<T>,
+) -> Result<(PathBuf, T), Error> {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     for n in 0..1000 {
         let path = target.with_file_name(format!(".{name}.{}-{n}.new", std::process::id()));
@@ -172,7 +188,9 @@ fn fresh_name<T>(target: &Path, create: impl Fn(&Path) -> io::Result<T>) -> Resu
             Err(error) => return Err(at(&path)(error)),
         }
     }
-    Err(Error::Exists { path: target.into() })
+    Err(Error::Exists {
+        path: target.into(),
+    })
 }
 
 /// Writes a file that must not be there yet.
@@ -203,7 +221,9 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 pub(super) fn rename_new(from: &Path, to: &Path) -> Result<(), Error> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => Err(Error::Exists { path: to.into() }),
+        Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => {
+            Err(Error::Exists { path: to.into() })
+        }
         Err(error) => Err(at(to)(error.into())),
     }
 }
@@ -211,7 +231,9 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> Result<(), Error> {
 /// Makes what happened in a directory last.
 pub(super) fn sync_parent(path: &Path) -> Result<(), Error> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(at(parent))
+    File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(at(parent))
 }
 
 /// Opens a file of ours for locking or appending, making it 0600 when it is not there.
@@ -239,13 +261,17 @@ impl Draft {
         let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or_default();
         let create = |path: &Path| {
             let mut options = OpenOptions::new();
-            options.write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
+            options
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .custom_flags(flags)
+                .open(path)
         };
         let (path, mut file) = fresh_name(target, create)?;
         let draft = Self { path, kept: false };
-        let failed = at(&draft.path);
-        file.write_all(bytes).map_err(&failed)?;
-        file.sync_all().map_err(&failed)?;
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        written.map_err(at(&draft.path))?;
         drop(file);
         // A disk can say yes and mean no.
         let written = read_ours(&draft.path, bytes.len())?;

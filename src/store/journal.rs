@@ -153,14 +153,17 @@ impl Store {
         let path = self.journal_path(name);
         let bytes = match files::read_ours(&path, LARGEST) {
             Ok(bytes) => bytes,
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         let unreadable = |problem: String| Error::Unreadable {
             path: path.clone(),
             problem,
         };
-        let intent: Intent = serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
+        let intent: Intent =
+            serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
         if intent.name != *name {
             return Err(unreadable(format!("it speaks of {}", intent.name)));
         }
@@ -174,7 +177,9 @@ impl Store {
     pub fn intents(&self) -> Result<Vec<Intent>, Error> {
         let mut intents = Vec::new();
         for entry in self.entries("journal")? {
-            let name = entry.strip_suffix(".json").and_then(|name| name.parse().ok());
+            let name = entry
+                .strip_suffix(".json")
+                .and_then(|name| name.parse().ok());
             if let Some(intent) = name.map_or(Ok(None), |name| self.intent(&name))? {
                 intents.push(intent);
             }

@@ -5,7 +5,9 @@ use std::{fmt, str::FromStr, time::SystemTime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    exchange::{ClientId, Endpoint, Error as ExchangeError, Feature, KeyId, Network, Scope, Whitelisted},
+    exchange::{
+        ClientId, Endpoint, Error as ExchangeError, Feature, KeyId, Network, Scope, Whitelisted,
+    },
     key::{Algorithm, Fingerprint},
 };
 
@@ -35,7 +37,9 @@ impl Serialize for Moment {
 
 impl<'de> Deserialize<'de> for Moment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -149,17 +153,20 @@ impl TryFrom<File> for Record {
     fn try_from(file: File) -> Result<Self, String> {
         let registration = match (file.state, file.network, file.client_id, file.scope) {
             (State::Local, None, None, None) => None,
-            (State::Registered | State::Active, Some(network), Some(client_id), Some(scope)) => Some(Registration {
-                network: Network::from_parts(&network, file.endpoint).map_err(|e| e.to_string())?,
-                client_id,
-                key_id: file.key_id,
-                label: file.label.unwrap_or_default(),
-                scope,
-                whitelist: file.whitelist,
-                features: file.features,
-                fingerprint_verified: file.fingerprint_verified,
-                proven: file.proven,
-            }),
+            (State::Registered | State::Active, Some(network), Some(client_id), Some(scope)) => {
+                Some(Registration {
+                    network: Network::from_parts(&network, file.endpoint)
+                        .map_err(|e| e.to_string())?,
+                    client_id,
+                    key_id: file.key_id,
+                    label: file.label.unwrap_or_default(),
+                    scope,
+                    whitelist: file.whitelist,
+                    features: file.features,
+                    fingerprint_verified: file.fingerprint_verified,
+                    proven: file.proven,
+                })
+            }
             _ => return Err("state does not go with network, client_id and scope".into()),
         };
         Ok(Self {

@@ -26,7 +26,9 @@ impl Store {
                 path: path.clone(),
                 problem: error.to_string(),
             })?,
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                BTreeMap::new()
+            }
             Err(error) => return Err(error),
         };
         if used.get(account).is_some_and(|last| *last >= step) {
