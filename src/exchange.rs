@@ -42,6 +42,7 @@ pub use methods::{
 };
 pub use network::{Endpoint, Network};
 pub use refusal::{Kind, Refusal};
+pub use rpc::encode;
 pub use scope::{Area, Level, PRESETS, Scope};
 pub use second_factor::{Challenge, SecondFactor, Unattended};
 pub use totp::Totp;

@@ -21,4 +21,9 @@ pub mod secret;
 pub mod signer;
 pub mod store;
 
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
+
 pub use error::Error;

@@ -437,9 +437,23 @@ pub(super) struct Plain {
     pub(super) insecure: bool,
 }
 
+impl Sealing {
+    /// For a key that is there: its file is opened, and none is written.
+    pub(super) fn for_opening(passphrase: PassphraseArgs) -> Self {
+        Self {
+            passphrase,
+            plain: Plain {
+                kdf: Kdf::default(),
+                no_passphrase: false,
+                insecure: false,
+            },
+        }
+    }
+}
+
 macro_rules! secret_source {
     ($name:ident, $what:literal, $file:literal, $fd:literal, $command:literal) => {
-        #[derive(Args, Debug, Default)]
+        #[derive(Args, Clone, Debug, Default)]
         pub(super) struct $name {
             #[doc = concat!("File with ", $what)]
             #[arg(long = $file, value_name = "FILE", conflicts_with_all = [$fd, $command], id = $file)]

@@ -17,8 +17,11 @@ struct Request<'a, M> {
     params: &'a M,
 }
 
-/// Returns the request for a method, in a buffer that never moves and is wiped.
-pub(super) fn encode<M: Method>(id: u64, method: &M) -> Result<Zeroizing<Vec<u8>>, Error> {
+/// Returns the JSON-RPC request for a method, in a buffer that never moves and is wiped.
+///
+/// # Errors
+/// [`Error::TooLarge`].
+pub fn encode<M: Method>(id: u64, method: &M) -> Result<Zeroizing<Vec<u8>>, Error> {
     let request = Request {
         jsonrpc: "2.0",
         id,

@@ -2,13 +2,20 @@
 
 use std::fmt;
 
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::Error;
 use crate::secret::{OneTimeCode, TotpSeed};
 
+/// Sets the tag apart from any other hash of a seed.
+const TAG_DOMAIN: &[u8] = b"derikey one-time codes\0";
+
 /// A seed that codes come from. It has no clock: the step is the caller's.
-pub struct Totp(totp_rs::Totp);
+pub struct Totp {
+    inner: totp_rs::Totp,
+    tag: String,
+}
 
 impl Totp {
     /// Seconds for which a code is shown.
@@ -52,7 +59,7 @@ impl Totp {
 
     /// Returns the code of a step.
     pub fn code(&self, step: u64) -> OneTimeCode {
-        OneTimeCode::new(self.0.generate(step.saturating_mul(Self::STEP)).to_string())
+        OneTimeCode::new(self.inner.generate(step.saturating_mul(Self::STEP)).to_string())
     }
 }
 

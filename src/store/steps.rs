@@ -1,4 +1,4 @@
-//! Which one-time codes are used up: the last step of each account.
+//! Which one-time codes are used up: the last step of each seed.
 //!
 //! A code works once (RFC 6238 section 5.2), and two commands in the same half minute would send
 //! the same one. The step is claimed on disk before its code is sent.
@@ -11,11 +11,11 @@ use super::{Error, Store, files};
 const LARGEST: usize = 64 * 1024;
 
 impl Store {
-    /// Claims a step for an account; false if it or a later one is used up.
+    /// Claims a step of a seed; false if it or a later one is used up.
     ///
     /// # Errors
     /// Those of the file system, and [`Error::Unreadable`].
-    pub fn claim_step(&self, account: &str, step: u64) -> Result<bool, Error> {
+    pub fn claim_step(&self, seed: &str, step: u64) -> Result<bool, Error> {
         let root = self.ensure_root()?;
         let lock_path = root.join("second-factor.lock");
         let lock = files::open_ours(&lock_path, OpenOptions::new().write(true))?;
@@ -31,10 +31,10 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        if used.get(account).is_some_and(|last| *last >= step) {
+        if used.get(seed).is_some_and(|last| *last >= step) {
             return Ok(false);
         }
-        used.insert(account.into(), step);
+        used.insert(seed.into(), step);
         let text = serde_json::to_vec(&used).map_err(|error| Error::Unreadable {
             path: path.clone(),
             problem: error.to_string(),

@@ -1,0 +1,110 @@
+//! The command line: the only room with a terminal, a clock and an environment.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+mod args;
+mod config;
+mod connect;
+mod context;
+mod inputs;
+mod keys;
+mod registry;
+mod report;
+mod second_factor;
+mod serve;
+mod signing;
+mod terminal;
+
+use args::{Cli, Command, Sign};
+use context::Context;
+use report::Failure;
+
+/// Runs the program and returns its exit code.
+pub fn run() -> ExitCode {
+    harden();
+    terminal::obey_signals();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return mistyped(&error),
+    };
+    let json = cli.global.json;
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}
+
+/// Keeps other processes of the same user, and core files, away from this one's memory.
+///
+/// Before the first secret is read. Where the system refuses, the program is as safe as any other.
+fn harden() {
+    #[cfg(target_os = "linux")]
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _ = setrlimit(Resource::Core, none);
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    // These need no state.
+    match cli.command {
+        Command::Completions { shell } => return serve::completions(shell),
+        Command::Man { dir } => return serve::man(&dir),
+        _ => {}
+    }
+    let context = Context::open(cli.global)?;
+    match cli.command {
+        Command::Generate(args) => keys::generate(&context, &args),
+        Command::Import(args) => keys::import(&context, &args),
+        Command::Public(args) => keys::public(&context, &args),
+        Command::Fingerprint(args) => keys::fingerprint(&context, &args),
+        Command::Show(args) => keys::show(&context, &args),
+        Command::Passwd(args) => keys::passwd(&context, &args),
+        Command::Export(args) => keys::export(&context, &args),
+        Command::Delete(args) => keys::delete(&context, &args),
+        Command::List => keys::list(&context),
+        Command::Provision(args) => registry::provision(&context, &args),
+        Command::Register(args) => registry::register(&context, &args),
+        Command::Adopt(args) => registry::adopt(&context, &args),
+        Command::Resume(args) => registry::resume(&context, &args),
+        Command::Status => registry::status(&context),
+        Command::Auth(args) => signing::auth(&context, &args),
+        Command::Token(args) => signing::token(&context, &args),
+        Command::Sign(Sign::Auth(args)) => signing::sign_auth(&context, &args),
+        Command::Sign(Sign::Request(args)) => signing::sign_request(&context, &args),
+        Command::Verify(args) => signing::verify(&context, &args),
+        Command::Sandbox(args) => serve::sandbox(&context, &args),
+        Command::Completions { .. } | Command::Man { .. } => Ok(()),
+    }
+}
+
+/// Reports what clap has to say: help on standard output, a mistake as a failure.
+fn mistyped(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return match report::write_out(error.to_string().as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.report(false),
+        };
+    }
+    let json = std::env::args_os().any(|arg| arg == "--json");
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && !json {
+        let help = Cli::command().render_help();
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), help.to_string().as_bytes());
+        return ExitCode::from(2);
+    }
+    let text = error.to_string();
+    let mut paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+    let cause = paragraphs.next().unwrap_or_default();
+    let cause = cause.strip_prefix("error: ").unwrap_or(&cause).to_owned();
+    let cure = paragraphs
+        .filter(|p| !p.is_empty() && !p.starts_with("For more information"))
+        .map(|p| p.strip_prefix("tip: ").map_or_else(|| p.clone(), str::to_owned))
+        .collect::<Vec<_>>()
+        .join("; ");
+    Failure::usage(cause).hint(format!("{cure}; see --help")).report(json)
+}

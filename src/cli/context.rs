@@ -1,0 +1,321 @@
+//! What was meant: the keystore, the network and the secrets behind what was typed.
+
+use std::{
+    cell::OnceCell,
+    env,
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
+
+use etcetera::BaseStrategy;
+use getrandom::{SysRng, rand_core::UnwrapErr};
+use zeroize::Zeroizing;
+
+use super::{
+    args::{Global, PassphraseArgs, Plain},
+    config::Config,
+    inputs::Source,
+    report::{Failure, Output},
+    terminal::Terminal,
+};
+use crate::{
+    exchange::{Endpoint, Network},
+    key::{KeyName, Nonce, PrivateKey, Stamp, Timestamp},
+    secret::Passphrase,
+    signer::{self, Stamper},
+    store::{self, Moment, Record, Store, Trust},
+};
+
+/// How long to wait for another process that works on the same key.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Everything that a command starts from.
+pub(super) struct Context {
+    pub(super) store: Store,
+    pub(super) output: Output,
+    pub(super) global: Global,
+    pub(super) config: Config,
+    /// A descriptor can be read once, and two keys may share a passphrase.
+    passphrase: OnceCell<Rc<Passphrase>>,
+}
+
+impl Context {
+    /// Opens the keystore and reads the configuration.
+    pub(super) fn open(global: Global) -> Result<Self, Failure> {
+        let output = Output {
+            json: global.json,
+            quiet: global.quiet,
+            verbose: global.verbose,
+        };
+        let store = Store::open(&home(&global)?)?;
+        let config = Config::read(&store)?;
+        if global.network.is_none_or(|n| n != super::args::NetworkName::Custom)
+            && (global.endpoint.is_some() || global.ca_file.is_some())
+        {
+            return Err(Failure::usage("--endpoint and --ca-file go with --network custom only")
+                .hint("add --network custom"));
+        }
+        Ok(Self {
+            store,
+            output,
+            global,
+            config,
+            passphrase: OnceCell::new(),
+        })
+    }
+
+    /// Returns the time that one call may take.
+    pub(super) fn deadline(&self) -> Duration {
+        let seconds = self.global.timeout.or(self.config.timeout).unwrap_or(30);
+        Duration::from_secs(seconds.clamp(1, 3600))
+    }
+
+    /// Returns the network that was typed or is set in the environment; not the configured one.
+    fn stated_network(&self) -> Result<Option<Network>, Failure> {
+        let name = match self.global.network {
+            Some(name) => name.as_str().to_owned(),
+            None => match env::var("DERIKEY_NETWORK") {
+                Ok(name) if !name.is_empty() => name,
+                _ => return Ok(None),
+            },
+        };
+        self.network_of(&name).map(Some)
+    }
+
+    fn network_of(&self, name: &str) -> Result<Network, Failure> {
+        let endpoint = match (name, &self.global.endpoint, &self.config.endpoint) {
+            ("custom", Some(typed), _) | ("custom", None, Some(typed)) => Some(typed.parse::<Endpoint>()?),
+            ("custom", None, None) => {
+                return Err(Failure::configuration("a custom network needs an endpoint")
+                    .hint("add --endpoint https://HOST/api/v2"));
+            }
+            _ => None,
+        };
+        Network::from_parts(name, endpoint).map_err(|_| {
+            Failure::configuration(format!("there is no network {name:?}"))
+                .hint("there are sandbox, test, prod and custom")
+        })
+    }
+
+    /// Returns the network for something new; there is no default.
+    pub(super) fn network(&self) -> Result<Network, Failure> {
+        if let Some(network) = self.stated_network()? {
+            return Ok(network);
+        }
+        match &self.config.network {
+            Some(name) => self.network_of(name),
+            None => Err(Failure::configuration("which exchange is meant? no network was named").hint(
+                "add --network sandbox (no account needed), test, prod, or custom with --endpoint; \
+                 or set DERIKEY_NETWORK or network in config.toml",
+            )),
+        }
+    }
+
+    /// Returns the network for something new if one was named, however it was.
+    pub(super) fn network_if_named(&self) -> Result<Option<Network>, Failure> {
+        match (&self.config.network, self.stated_network()?) {
+            (_, Some(network)) => Ok(Some(network)),
+            (Some(name), None) => self.network_of(name).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Refuses to use a key anywhere but on its own network.
+    pub(super) fn check_network(&self, name: &KeyName, home: &Network) -> Result<(), Failure> {
+        match self.stated_network()? {
+            Some(stated) if stated != *home => Err(Failure::refused(format!(
+                "{name} belongs to the {home} network, and {stated} was named"
+            ))
+            .hint("a key belongs to one network for ever; leave --network and DERIKEY_NETWORK out")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the certificates to trust instead of the built-in ones.
+    pub(super) fn authorities(&self, network: &Network) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+        let path = self.global.ca_file.as_ref().or(self.config.ca_file.as_ref());
+        match (network, path) {
+            (Network::Custom(_), Some(path)) => Ok(Some(store::read(path, 1024 * 1024, Trust::Public)?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns the person at the terminal, if one may be asked.
+    pub(super) fn terminal(&self) -> Option<Terminal> {
+        if self.global.no_input { None } else { Terminal::open() }
+    }
+
+    /// Keeps others away from a key while it is worked on.
+    pub(super) fn lock(&self, name: &KeyName) -> Result<store::Lock, Failure> {
+        Ok(self.store.lock(name, PATIENCE)?)
+    }
+
+    /// Returns the passphrase from where it lies, or nothing where a person must be asked.
+    fn passphrase_from(&self, args: &PassphraseArgs, sandbox: bool) -> Result<Option<Rc<Passphrase>>, Failure> {
+        if let Some(passphrase) = self.passphrase.get() {
+            return Ok(Some(Rc::clone(passphrase)));
+        }
+        let what = "the passphrase";
+        let configured = || {
+            let file = self.config.passphrase_file.clone().map(Source::File);
+            file.or_else(|| self.config.passphrase_command.clone().map(Source::Command))
+        };
+        let passphrase = if let Some(source) = args.source().or_else(credential).or_else(configured) {
+            source.read_passphrase(what)?
+        } else if sandbox {
+            // Its keys are worth nothing, so that trying things out asks nothing.
+            let kept = self.store.sandbox_text("passphrase", || {
+                Zeroizing::new(Nonce::random(&mut rng()).to_string())
+            })?;
+            let text = std::str::from_utf8(&kept).unwrap_or_default().trim_end();
+            if text.is_empty() {
+                return Err(Failure::configuration("the sandbox's passphrase file is empty"));
+            }
+            Passphrase::new(text.to_owned())
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Rc::clone(self.passphrase.get_or_init(|| Rc::new(passphrase)))))
+    }
+
+    /// Returns the passphrase of a key that is there.
+    pub(super) fn passphrase(
+        &self,
+        name: &dyn std::fmt::Display,
+        args: &PassphraseArgs,
+        network: Option<&Network>,
+    ) -> Result<Rc<Passphrase>, Failure> {
+        if let Some(passphrase) = self.passphrase_from(args, network == Some(&Network::Sandbox))? {
+            return Ok(passphrase);
+        }
+        let Some(mut terminal) = self.terminal() else {
+            return Err(no_passphrase(&format!("the passphrase of {name} is needed, and nobody can be asked")));
+        };
+        let typed = terminal.ask_secret(&format!("Passphrase of {name}: "))?;
+        Ok(Rc::new(Passphrase::new(typed.to_string())))
+    }
+
+    /// Returns the passphrase for a new file; nothing where it is to be in clear.
+    pub(super) fn new_passphrase(
+        &self,
+        name: &dyn std::fmt::Display,
+        args: &PassphraseArgs,
+        plain: &Plain,
+        network: Option<&Network>,
+    ) -> Result<Option<Rc<Passphrase>>, Failure> {
+        if wants_plain(plain)? {
+            return Ok(None);
+        }
+        if let Some(passphrase) = self.passphrase_from(args, network == Some(&Network::Sandbox))? {
+            return Ok(Some(passphrase));
+        }
+        self.ask_new_passphrase(name).map(Some)
+    }
+
+    /// Asks for a new passphrase, twice.
+    pub(super) fn ask_new_passphrase(&self, name: &dyn std::fmt::Display) -> Result<Rc<Passphrase>, Failure> {
+        let Some(mut terminal) = self.terminal() else {
+            return Err(no_passphrase(&format!("a passphrase for {name} is needed, and nobody can be asked")));
+        };
+        let typed = terminal.ask_secret(&format!("New passphrase for {name}: "))?;
+        if typed.is_empty() {
+            return Err(Failure::key("the passphrase is empty")
+                .hint("a key without a passphrase needs --no-passphrase and --insecure together"));
+        }
+        if *typed != *terminal.ask_secret("The same again: ")? {
+            return Err(Failure::key("the two passphrases differ").hint("nothing was written; try again"));
+        }
+        Ok(Rc::new(Passphrase::new(typed.to_string())))
+    }
+
+    /// Opens a key of the keystore.
+    pub(super) fn unlock(&self, name: &KeyName, record: &Record, args: &PassphraseArgs) -> Result<PrivateKey, Failure> {
+        match &record.registration {
+            Some(known) => self.unlock_on(name, Some(&known.network), args),
+            // A key made for the sandbox belongs nowhere yet; its network is the one named.
+            None => self.unlock_on(name, self.network_if_named()?.as_ref(), args),
+        }
+    }
+
+    /// Opens a key that belongs to a network, or soon will.
+    pub(super) fn unlock_on(
+        &self,
+        name: &KeyName,
+        network: Option<&Network>,
+        args: &PassphraseArgs,
+    ) -> Result<PrivateKey, Failure> {
+        self.store.load(name, || self.passphrase(name, args, network))
+    }
+
+    /// Asks a yes-or-no question whose yes has consequences.
+    pub(super) fn confirm(&self, why: &str, word: &str) -> Result<(), Failure> {
+        if self.global.yes {
+            return Ok(());
+        }
+        let refused = || Failure::refused(why.to_owned()).hint("if that is what you want, add --yes");
+        let mut terminal = self.terminal().ok_or_else(refused)?;
+        let typed = terminal.ask(&format!("{why}.\nType {word} to go on: "))?;
+        if *typed == *word { Ok(()) } else { Err(refused()) }
+    }
+}
+
+fn no_passphrase(message: &str) -> Failure {
+    Failure::key(message).hint("give it with --passphrase-file, --passphrase-fd or --passphrase-command")
+}
+
+/// Tells whether a private key is to be written in clear, which takes two words to say.
+pub(super) fn wants_plain(plain: &Plain) -> Result<bool, Failure> {
+    match (plain.no_passphrase, plain.insecure) {
+        (false, false) => Ok(false),
+        (true, true) => Ok(true),
+        _ => Err(Failure::usage("--no-passphrase and --insecure go together")
+            .hint("with both, the private key is written in clear; with neither, it is sealed")),
+    }
+}
+
+/// A passphrase that systemd hands to a service (`LoadCredentialEncrypted=`).
+fn credential() -> Option<Source> {
+    let dir = env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty())?;
+    let path = Path::new(&dir).join("derikey.passphrase");
+    path.exists().then_some(Source::File(path))
+}
+
+fn home(global: &Global) -> Result<PathBuf, Failure> {
+    let set = || env::var_os("DERIKEY_HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    let home = match global.home.clone().or_else(set) {
+        Some(home) => home,
+        None => etcetera::choose_base_strategy()
+            .map(|dirs| dirs.data_dir().join("derikey"))
+            .map_err(|_| Failure::configuration("there is no home directory").hint("add --home DIR or set DERIKEY_HOME"))?,
+    };
+    if home.as_os_str().is_empty() {
+        return Err(Failure::usage("--home is empty"));
+    }
+    std::path::absolute(&home).map_err(|error| Failure::configuration(format!("{}: {error}", home.display())))
+}
+
+/// The operating system's generator.
+pub(super) fn rng() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
+}
+
+/// Now, for records.
+pub(super) fn now() -> Moment {
+    Moment(SystemTime::now())
+}
+
+/// Moments from this machine's clock, nonces from its generator.
+#[derive(Debug)]
+pub(super) struct SystemStamper;
+
+impl Stamper for SystemStamper {
+    fn stamp(&self) -> Result<Stamp, signer::Error> {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let millis = since.ok().and_then(|t| u64::try_from(t.as_millis()).ok());
+        Ok(Stamp {
+            timestamp: Timestamp(millis.ok_or(signer::Error::Clock)?),
+            nonce: Nonce::random(&mut rng()),
+        })
+    }
+}

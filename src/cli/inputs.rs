@@ -1,0 +1,135 @@
+//! Where secrets come from: a file, an open descriptor, a program. Never a flag's value, never
+//! the environment.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use zeroize::Zeroizing;
+
+use super::{
+    args::{AdminPassphraseArgs, AdminSecretArgs, InputPassphraseArgs, NewPassphraseArgs, PassphraseArgs},
+    report::Failure,
+};
+use crate::{
+    secret::Passphrase,
+    store::{self, Trust},
+};
+
+/// The longest secret that is read.
+const LONGEST: usize = 4096;
+
+/// A place where a secret lies.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    File(PathBuf),
+    Fd(i32),
+    Command(String),
+}
+
+macro_rules! sources {
+    ($($args:ty),*) => { $(
+        impl $args {
+            /// Returns where the secret lies, if anything was said.
+            pub(super) fn source(&self) -> Option<Source> {
+                let file = self.file.clone().map(Source::File);
+                let fd = self.fd.map(Source::Fd);
+                file.or(fd).or_else(|| self.command.clone().map(Source::Command))
+            }
+        }
+    )* };
+}
+
+sources!(
+    PassphraseArgs,
+    NewPassphraseArgs,
+    InputPassphraseArgs,
+    AdminSecretArgs,
+    AdminPassphraseArgs
+);
+
+impl Source {
+    /// Returns the one line that lies there, without its line break.
+    pub(super) fn read_line(&self, what: &str) -> Result<Zeroizing<String>, Failure> {
+        let bytes = match self {
+            Self::File(path) => store::read(path, LONGEST, Trust::Private)?,
+            Self::Fd(number) => {
+                let path = fd_path(*number);
+                let file = open_fd(*number, what)?;
+                store::read_to_limit(&file, &path, LONGEST)?
+            }
+            Self::Command(command) => output_of(command, what)?,
+        };
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| Failure::configuration(format!("{what} is not UTF-8")))?;
+        let line = text.strip_suffix('\n').unwrap_or(text);
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        if line.contains(['\n', '\r', '\0']) {
+            return Err(Failure::configuration(format!("{what} is more than one line"))
+                .hint("put it alone on the first and only line"));
+        }
+        Ok(Zeroizing::new(line.to_owned()))
+    }
+
+    /// Returns a passphrase; an empty one protects nothing and is refused.
+    pub(super) fn read_passphrase(&self, what: &str) -> Result<Passphrase, Failure> {
+        let line = self.read_line(what)?;
+        if line.is_empty() {
+            return Err(Failure::key(format!("{what} is empty"))
+                .hint("a key without a passphrase needs --no-passphrase and --insecure together"));
+        }
+        Ok(Passphrase::new(line.to_string()))
+    }
+}
+
+fn fd_path(number: i32) -> PathBuf {
+    Path::new("/dev/fd").join(number.to_string())
+}
+
+/// Opens a descriptor that was inherited. Going by `/dev/fd` needs no unsafe code.
+pub(super) fn open_fd(number: i32, what: &str) -> Result<File, Failure> {
+    File::open(fd_path(number)).map_err(|error| {
+        Failure::configuration(format!("{what} cannot be read from descriptor {number}: {error}"))
+            .hint("is it open? in a shell: 3<FILE, and then the number 3")
+    })
+}
+
+/// Runs a program without a shell and returns what it printed.
+pub(super) fn output_of(command: &str, what: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let failed = |problem: String| {
+        Failure::configuration(format!("the program for {what} {problem}"))
+            .hint("it is run without a shell; it must print one line and exit with 0")
+    };
+    let words = shlex::split(command).filter(|words| !words.is_empty());
+    let words = words.ok_or_else(|| failed("is no command line".into()))?;
+    let (program, arguments) = words.split_first().ok_or_else(|| failed("is no command line".into()))?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(format!("cannot be started: {error}")))?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST + 1));
+    if let Some(stdout) = child.stdout.take() {
+        let mut chunk = Zeroizing::new([0; 512]);
+        let mut stdout = stdout.take(4097);
+        loop {
+            let n = stdout.read(&mut *chunk).map_err(|error| failed(format!("cannot be read: {error}")))?;
+            if n == 0 {
+                break;
+            }
+            bytes.extend_from_slice(chunk.get(..n).unwrap_or_default());
+        }
+    }
+    let status = child.wait().map_err(|error| failed(format!("was lost: {error}")))?;
+    if !status.success() {
+        return Err(failed(format!("failed: {status}")));
+    }
+    if bytes.len() > LONGEST {
+        return Err(failed(format!("printed more than {LONGEST} bytes")));
+    }
+    Ok(bytes)
+}

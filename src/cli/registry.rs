@@ -1,0 +1,519 @@
+//! Commands that register keys: provision, register, adopt, and what finishes them.
+
+use serde_json::{Value, json};
+
+use super::{
+    args::{Adopt, AdminArgs, PassphraseArgs, Provision, Register, Resume, Sealing, Wish},
+    connect::{Admin, Connection, runtime},
+    context::{Context, SystemStamper, now, wants_plain},
+    keys,
+    report::Failure,
+    second_factor::Codes,
+};
+use crate::{
+    exchange::{Area, Feature, Level, Network, Scope, Whitelisted},
+    key::{Algorithm, KeyName, PrivateKey, PublicKey},
+    provision::{self, Desk, Event, Outcomes, Work},
+    secret::Passphrase,
+    signer::LocalSigner,
+    store::{Entry, Generation, Intent, Operation, Record, Registration, Specification, Stage},
+};
+
+pub(super) fn provision(context: &Context, args: &Provision) -> Result<(), Failure> {
+    let name: KeyName = args.name.name.parse()?;
+    let spec = specification(&args.wish, &name, args.algorithm)?;
+    let network = context.network()?;
+    wants_plain(&args.sealing.plain)?;
+    if context.global.dry_run {
+        return plan(context, &name, &network, &spec, "make");
+    }
+    let _lock = context.lock(&name)?;
+    if let Some(intent) = context.store.intent(&name)? {
+        if same_wish(&intent, Operation::Provision, &network, &spec)? {
+            return finish(context, intent, &args.sealing, &args.admin).and_then(|done| done.print(context));
+        }
+        give_way(context, intent)?;
+    }
+    if context.store.contains(&name) {
+        return prove_again(context, &name, &network, &spec, &args.sealing.passphrase);
+    }
+    confirm_rights(context, &spec.scope)?;
+    let intent = provision::intend(Operation::Provision, &name, Generation::FIRST, &network, spec, now());
+    finish(context, intent, &args.sealing, &args.admin)?.print(context)
+}
+
+pub(super) fn register(context: &Context, args: &Register) -> Result<(), Failure> {
+    let name: KeyName = args.name.name.parse()?;
+    let mut spec = specification(&args.wish, &name, Algorithm::Ed25519)?;
+    let network = context.network()?;
+    let record = context.store.record(&name)?;
+    spec.algorithm = record.algorithm;
+    if context.global.dry_run {
+        return plan(context, &name, &network, &spec, "use");
+    }
+    let _lock = context.lock(&name)?;
+    let sealing = Sealing::for_opening(args.passphrase.clone());
+    if let Some(intent) = context.store.intent(&name)? {
+        if same_wish(&intent, Operation::Register, &network, &spec)? {
+            return finish(context, intent, &sealing, &args.admin).and_then(|done| done.print(context));
+        }
+        give_way(context, intent)?;
+    }
+    if record.registration.is_some() {
+        return prove_again(context, &name, &network, &spec, &args.passphrase);
+    }
+    confirm_rights(context, &spec.scope)?;
+    let intent = provision::intend(
+        Operation::Register,
+        &name,
+        context.store.current(&name)?,
+        &network,
+        spec,
+        now(),
+    );
+    finish(context, intent, &sealing, &args.admin)?.print(context)
+}
+
+/// Turns what was typed into what the key is to be.
+fn specification(wish: &Wish, name: &KeyName, algorithm: Algorithm) -> Result<Specification, Failure> {
+    let label = match &wish.label {
+        Some(label) => label.parse()?,
+        None => name.clone(),
+    };
+    let mut whitelist = Vec::new();
+    for address in &wish.ip {
+        let plain = address.parse().is_ok_and(|ip: std::net::Ipv4Addr| !ip.is_unspecified());
+        if !plain && !wish.unchecked_ip {
+            return Err(Failure::usage(format!("{address:?} is not an IPv4 address"))
+                .hint("the exchange documents nothing else; --unchecked-ip passes it through as it is"));
+        }
+        let address: Whitelisted = address.parse()?;
+        if !whitelist.contains(&address) {
+            whitelist.push(address);
+        }
+    }
+    let features: Result<Vec<Feature>, _> = wish.feature.iter().map(|feature| feature.parse()).collect();
+    Ok(Specification {
+        algorithm,
+        label,
+        scope: wish.scope.parse()?,
+        whitelist,
+        features: features?,
+    })
+}
+
+/// Rights with which a thief needs no second step are given with a second thought.
+fn confirm_rights(context: &Context, scope: &Scope) -> Result<(), Failure> {
+    let reasons = [
+        (Area::Wallet, "wallet:read_write lets the key withdraw"),
+        (Area::Account, "account:read_write lets the key manage keys, its own rights among them"),
+    ];
+    for (area, why) in reasons {
+        if scope.level(&area) == Level::ReadWrite {
+            context.confirm(why, area.as_str())?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells whether an interrupted operation is the one that is now asked for.
+fn same_wish(intent: &Intent, operation: Operation, network: &Network, spec: &Specification) -> Result<bool, Failure> {
+    Ok(intent.operation == operation && intent.place.network()? == *network && intent.spec == *spec)
+}
+
+/// Lets an interrupted operation go of which the exchange cannot have heard.
+fn give_way(context: &Context, intent: Intent) -> Result<(), Failure> {
+    let name = &intent.name;
+    if intent.stage >= Stage::Creating {
+        let what = intent.operation.as_str();
+        return Err(Failure::refused(format!(
+            "{what} of {name} with scope {} is under way, which is something else",
+            intent.spec.scope
+        ))
+        .hint(format!("finish it first with \"derikey resume {name}\"")));
+    }
+    if intent.operation == Operation::Provision && context.store.contains(name) {
+        context.store.discard(name, now())?;
+    }
+    Ok(context.store.conclude(name)?)
+}
+
+fn plan(
+    context: &Context,
+    name: &KeyName,
+    network: &Network,
+    spec: &Specification,
+    make: &str,
+) -> Result<(), Failure> {
+    let mut steps = vec![
+        format!("would {make} the {} key {name}", spec.algorithm),
+        format!("would register it on {network} as {}", spec.label),
+    ];
+    if spec.whitelist.is_empty() {
+        steps.push(format!("would give it {} at once, usable from any address", spec.scope));
+        steps.push("would prove it by a signed login".into());
+    } else {
+        let list: Vec<&str> = spec.whitelist.iter().map(Whitelisted::as_str).collect();
+        steps.push("would prove it by a signed login while it has no rights".into());
+        steps.push(format!("would give it {} and the whitelist {} in one edit", spec.scope, list.join(" ")));
+    }
+    keys::plan(context, &steps)
+}
+
+/// A registration that came to its end.
+struct Done {
+    name: KeyName,
+    public: PublicKey,
+    outcomes: Outcomes,
+    changed: bool,
+}
+
+impl Done {
+    fn value(&self, context: &Context) -> Value {
+        let mut value = keys::identity(context, &self.name, &self.public);
+        keys::merge(&mut value, registration(&self.outcomes));
+        keys::merge(&mut value, json!({"changed": self.changed}));
+        value
+    }
+
+    fn print(&self, context: &Context) -> Result<(), Failure> {
+        let value = self.value(context);
+        context.output.result(&value, || keys::lines(&value))
+    }
+}
+
+fn registration(outcomes: &Outcomes) -> Value {
+    let known = &outcomes.registration;
+    json!({
+        "network": known.network.name(),
+        "client_id": known.client_id,
+        "key_id": known.key_id,
+        "label": known.label,
+        "max_scope": known.scope,
+        "ip_whitelist": known.whitelist,
+        "enabled_features": known.features,
+        "fingerprint_verified": known.fingerprint_verified,
+        "granted_scope": outcomes.granted,
+    })
+}
+
+/// Carries a registration from wherever it stands to its end.
+fn finish(context: &Context, intent: Intent, sealing: &Sealing, admin: &AdminArgs) -> Result<Done, Failure> {
+    let action = intent.operation.as_str();
+    let (name, network) = (intent.name.clone(), intent.place.network()?);
+    let result = runtime()?.block_on(carry_out(context, intent, &network, sealing, admin));
+    let public = result.as_ref().ok().map(|done| done.public.clone());
+    audit(context, action, &name, &network, public.as_ref(), &result)?;
+    result
+}
+
+async fn carry_out(
+    context: &Context,
+    mut intent: Intent,
+    network: &Network,
+    sealing: &Sealing,
+    admin: &AdminArgs,
+) -> Result<Done, Failure> {
+    let name = intent.name.clone();
+    let passphrase = &sealing.passphrase;
+    let connection = Connection::open(context, network).await?;
+    let admin_found = Admin::find(context, admin, passphrase, &connection)?;
+    let mut codes = Codes::open(context, admin)?;
+    let mut desk = Desk::new(&connection.exchange, admin_found.operator(), &mut codes);
+    let key = if context.store.contains(&name) {
+        context.unlock_on(&name, Some(network), passphrase)?
+    } else {
+        let new = context.new_passphrase(&name, passphrase, &sealing.plain, Some(network))?;
+        // Most of what can go wrong shows here, before anything is written.
+        desk.log_in().await?;
+        tell(context, &Event::OperatorLoggedIn);
+        make_key(context, &intent, new.as_deref(), sealing)?
+    };
+    if intent.stage < Stage::Generated {
+        intent.fingerprint = Some(key.public().fingerprint());
+        intent.stage = Stage::Generated;
+        context.store.announce(&intent)?;
+    }
+    let public = key.public().clone();
+    let signer = LocalSigner::new(key, SystemStamper);
+    let mut work = Work {
+        store: &context.store,
+        desk,
+        tell: &mut |event| tell(context, &event),
+        now,
+    };
+    let outcomes = work.register(intent, &signer).await?;
+    Ok(Done {
+        name,
+        public,
+        outcomes,
+        changed: true,
+    })
+}
+
+fn make_key(
+    context: &Context,
+    intent: &Intent,
+    passphrase: Option<&Passphrase>,
+    sealing: &Sealing,
+) -> Result<PrivateKey, Failure> {
+    context.store.announce(intent)?;
+    let kept = keys::make(context, intent.spec.algorithm)
+        .and_then(|key| keys::keep(context, &intent.name, &key, passphrase, &sealing.plain).map(|()| key));
+    match kept {
+        Ok(key) => {
+            let fingerprint = key.public().fingerprint();
+            context.output.remark(format!(
+                "made the {} key {} with fingerprint {fingerprint}",
+                intent.spec.algorithm, intent.name
+            ));
+            Ok(key)
+        }
+        Err(failure) => {
+            // Nothing was made, so nothing is under way.
+            let _ = context.store.conclude(&intent.name);
+            Err(failure)
+        }
+    }
+}
+
+fn tell(context: &Context, event: &Event<'_>) {
+    let output = context.output;
+    match event {
+        Event::OperatorLoggedIn => output.remark("the administrator has logged in"),
+        Event::Creating(scope) => output.remark(format!("registering the public half with scope {scope}")),
+        Event::Searching => output.remark("looking for the key among the account's keys"),
+        Event::Registered(key) => output.remark(format!("the exchange has it as {} (id {})", key.client_id, key.id)),
+        Event::LabelDiffers(label) => output.remark(format!("warning: the exchange labels it {label:?}")),
+        Event::FingerprintDiffers => {
+            output.remark("warning: the exchange names this RSA key by another fingerprint; its public key is ours");
+        }
+        Event::Proven(scope) => output.remark(format!("proved it by a signed login, which was granted {scope}")),
+        Event::Granted(scope, whitelist) => {
+            let list: Vec<&str> = whitelist.iter().map(Whitelisted::as_str).collect();
+            output.remark(format!("gave it scope {scope} and whitelist {} in one edit", list.join(" ")));
+        }
+        Event::NotFromHere => {
+            output.remark("this host is not on its whitelist: the key works from there only, which was not tried");
+        }
+        _ => {}
+    }
+}
+
+/// Proves a key that is registered as it should be; else says what differs.
+fn prove_again(
+    context: &Context,
+    name: &KeyName,
+    network: &Network,
+    spec: &Specification,
+    passphrase: &PassphraseArgs,
+) -> Result<(), Failure> {
+    let record = context.store.record(name)?;
+    let Some(known) = &record.registration else {
+        return Err(Failure::refused(format!("there is already a key named {name}, which is not registered"))
+            .hint(format!("register it with \"derikey register {name}\", or choose another name")));
+    };
+    let differences = provision::differences(known, record.algorithm, network, spec);
+    if !differences.is_empty() {
+        return Err(
+            Failure::refused(format!("{name} is registered otherwise: {}", differences.join("; ")))
+                .hint("nothing was changed; choose another name, or change the key at the exchange"),
+        );
+    }
+    let key = context.unlock(name, &record, passphrase)?;
+    let public = key.public().clone();
+    let signer = LocalSigner::new(key, SystemStamper);
+    let result = runtime()?.block_on(async {
+        let connection = Connection::open(context, network).await?;
+        match provision::prove(&connection.exchange, &known.client_id, &signer, &spec.scope).await {
+            Ok((_, proven)) => Ok(Some(proven.granted().clone())),
+            // Its whitelist need not hold this host.
+            Err(crate::Error::Exchange(error)) if error.is_credentials() && !known.whitelist.is_empty() => {
+                tell(context, &Event::NotFromHere);
+                Ok(None)
+            }
+            Err(error) => Err(Failure::from(error)),
+        }
+    });
+    audit(context, "prove", name, network, Some(&public), &result)?;
+    let granted = result?;
+    let registration = Registration {
+        proven: if granted.is_some() { Some(now()) } else { known.proven },
+        ..known.clone()
+    };
+    context.store.write_record(
+        name,
+        &Record {
+            registration: Some(registration.clone()),
+            ..record.clone()
+        },
+    )?;
+    context.output.remark(format!("{name} is registered like that already; proved it again"));
+    Done {
+        name: name.clone(),
+        public,
+        outcomes: Outcomes { registration, granted },
+        changed: false,
+    }
+    .print(context)
+}
+
+pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
+    let name: KeyName = args.name.name.parse()?;
+    let network = context.network()?;
+    let record = context.store.record(&name)?;
+    let public = context.store.public(&name)?;
+    let typed = match &args.client_id {
+        Some(id) => Some(id.clone()),
+        None => paste(context, &name, &network, &public)?,
+    };
+    let Some(client_id) = typed else { return Ok(()) };
+    let client_id = client_id.parse()?;
+    if let Some(known) = &record.registration
+        && (known.client_id != client_id || known.network != network)
+    {
+        return Err(Failure::refused(format!(
+            "{name} is {} on {} already",
+            known.client_id, known.network
+        ))
+        .hint("a key belongs to one network and one client id for ever; make another with \"derikey generate\""));
+    }
+    if context.global.dry_run {
+        return keys::plan(context, &[format!("would log in on {network} as {client_id} with {name} and bind it")]);
+    }
+    let _lock = context.lock(&name)?;
+    let key = context.unlock_on(&name, Some(&network), &args.passphrase)?;
+    let signer = LocalSigner::new(key, SystemStamper);
+    let result = runtime()?.block_on(async {
+        let connection = Connection::open(context, &network).await?;
+        let adopted = provision::adopt(&connection.exchange, &client_id, &signer, now()).await;
+        adopted.map_err(Failure::from)
+    });
+    audit(context, "adopt", &name, &network, Some(&public), &result)?;
+    let outcomes = result?;
+    let registration = Some(outcomes.registration.clone());
+    context.store.write_record(&name, &Record { registration, ..record })?;
+    Done {
+        name,
+        public,
+        outcomes,
+        changed: true,
+    }
+    .print(context)
+}
+
+/// Says what to paste where; a person at the terminal is asked for what the form shows then.
+fn paste(context: &Context, name: &KeyName, network: &Network, public: &PublicKey) -> Result<Option<String>, Failure> {
+    let site = match network.endpoint() {
+        Some(endpoint) => endpoint.as_str().trim_end_matches("/api/v2").to_owned(),
+        None => "the sandbox, which has no web form: use \"derikey register\" there".into(),
+    };
+    let pem = public.to_pem();
+    let steps = format!(
+        "open {site}, then Account, API, Add new key, Self-generated key; paste the public key; \
+         choose the rights; then run \"derikey adopt {name} --client-id ID\" with the client id shown"
+    );
+    let value = json!({"name": name, "fingerprint": public.fingerprint(), "public_key": pem, "next": steps});
+    context.output.result(&value, || format!("{pem}{steps}"))?;
+    if context.output.json {
+        return Ok(None);
+    }
+    let Some(mut terminal) = context.terminal() else {
+        return Ok(None);
+    };
+    let typed = terminal.ask("Client id (empty to do it later): ")?;
+    Ok(Some(typed.trim().to_owned()).filter(|typed| !typed.is_empty()))
+}
+
+pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
+    let wanted: Option<KeyName> = args.name.as_ref().map(|name| name.parse()).transpose()?;
+    let mut intents = context.store.intents()?;
+    intents.retain(|intent| wanted.as_ref().is_none_or(|name| intent.name == *name));
+    if context.global.dry_run {
+        let steps: Vec<String> = intents.iter().map(pending).collect();
+        return keys::plan(context, &steps);
+    }
+    let mut resumed = Vec::new();
+    let mut failed = None;
+    for intent in intents {
+        match resume_one(context, &intent.name, args) {
+            Ok(Some(done)) => resumed.push(done.value(context)),
+            Ok(None) => {}
+            Err(failure) => {
+                if let Some(earlier) = failed.replace(failure) {
+                    context.output.remark(Failure::message(&earlier));
+                }
+            }
+        }
+    }
+    if let Some(failure) = failed {
+        return Err(failure);
+    }
+    let value = json!({"resumed": resumed});
+    context.output.result(&value, || {
+        let texts: Vec<String> = resumed.iter().map(keys::lines).collect();
+        if texts.is_empty() { "nothing to finish".into() } else { texts.join("\n") }
+    })
+}
+
+/// Finishes one operation, unless somebody else has in the meantime.
+fn resume_one(context: &Context, name: &KeyName, args: &Resume) -> Result<Option<Done>, Failure> {
+    let _lock = context.lock(name)?;
+    let Some(intent) = context.store.intent(name)? else {
+        return Ok(None);
+    };
+    context.check_network(name, &intent.place.network()?)?;
+    finish(context, intent, &args.sealing, &args.admin).map(Some)
+}
+
+pub(super) fn status(context: &Context) -> Result<(), Failure> {
+    let intents = context.store.intents()?;
+    let shown: Vec<Value> = intents
+        .iter()
+        .map(|intent| {
+            json!({
+                "name": intent.name,
+                "operation": intent.operation,
+                "stage": intent.stage,
+                "network": intent.place,
+                "started": intent.started,
+                "client_id": intent.issued.as_ref().map(|issued| &issued.client_id),
+            })
+        })
+        .collect();
+    context.output.result(&json!({"pending": shown}), || {
+        let texts: Vec<String> = intents.iter().map(pending).collect();
+        if texts.is_empty() { "nothing is under way".into() } else { texts.join("\n") }
+    })
+}
+
+fn pending(intent: &Intent) -> String {
+    format!(
+        "{} of {} stopped at {}, begun {}; run \"derikey resume {}\"",
+        intent.operation.as_str(),
+        intent.name,
+        intent.stage.as_str(),
+        intent.started,
+        intent.name
+    )
+}
+
+fn audit<T>(
+    context: &Context,
+    action: &str,
+    name: &KeyName,
+    network: &Network,
+    public: Option<&PublicKey>,
+    result: &Result<T, Failure>,
+) -> Result<(), Failure> {
+    let outcome = result.as_ref().map_or_else(Failure::kind, |_| "done");
+    let mut entry = Entry::new(now(), action, outcome);
+    entry.key = Some(name.clone());
+    entry.network = Some(network.to_string());
+    entry.fingerprint = public.map(PublicKey::fingerprint);
+    match (context.store.audit(entry), result) {
+        // The failure itself matters more than that it could not be written down.
+        (Err(_), Err(_)) | (Ok(()), _) => Ok(()),
+        (Err(error), Ok(_)) => Err(error.into()),
+    }
+}

@@ -1,0 +1,154 @@
+//! Where one-time codes come from: a descriptor, a program, a seed, a person.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::Read,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use zeroize::Zeroizing;
+
+use super::{
+    args::AdminArgs,
+    context::Context,
+    inputs::{self, Source},
+    report::Failure,
+    terminal::Waiting,
+};
+use crate::{
+    exchange::{Challenge, Error, SecondFactor, Totp},
+    secret::{OneTimeCode, TotpSeed},
+};
+
+/// Whoever was named on the command line or in the configuration; else the person there.
+pub(super) struct Codes<'a> {
+    context: &'a Context,
+    from: From,
+    /// Codes that were given away in this run.
+    given: BTreeSet<Zeroizing<String>>,
+}
+
+enum From {
+    Lines(File),
+    Program(String),
+    Seed(Totp),
+    Person,
+}
+
+impl<'a> Codes<'a> {
+    /// Opens whatever was named; reads no code yet.
+    pub(super) fn open(context: &'a Context, args: &AdminArgs) -> Result<Self, Failure> {
+        let config = &context.config;
+        let typed = args.totp_fd.is_some() || args.totp_command.is_some() || args.totp_seed_file.is_some();
+        let (command, seed) = if typed {
+            (&args.totp_command, &args.totp_seed_file)
+        } else {
+            (&config.totp_command, &config.totp_seed_file)
+        };
+        let from = match (args.totp_fd, command, seed) {
+            (Some(number), _, _) => From::Lines(inputs::open_fd(number, "the one-time code")?),
+            (None, Some(command), _) => From::Program(command.clone()),
+            (None, None, Some(path)) => {
+                let line = Source::File(path.clone()).read_line("the TOTP seed")?;
+                From::Seed(Totp::new(&TotpSeed::new(line.to_string()))?)
+            }
+            (None, None, None) => From::Person,
+        };
+        Ok(Self {
+            context,
+            from,
+            given: BTreeSet::new(),
+        })
+    }
+
+    fn next(&mut self, challenge: &Challenge) -> Result<Zeroizing<String>, Error> {
+        match &mut self.from {
+            From::Lines(file) => next_line(file),
+            From::Program(command) => {
+                let missing = |failure: Failure| no_code(failure.message());
+                let bytes = inputs::output_of(command, "the one-time code").map_err(missing)?;
+                let text = std::str::from_utf8(&bytes).unwrap_or_default();
+                Ok(Zeroizing::new(text.trim().to_owned()))
+            }
+            From::Seed(totp) => from_seed(self.context, totp),
+            From::Person => {
+                let site = challenge.rp_id().unwrap_or("the exchange");
+                let site: String = site.chars().filter(char::is_ascii_graphic).take(64).collect();
+                let mut terminal = self
+                    .context
+                    .terminal()
+                    .ok_or_else(|| no_code("none was given and nobody can be asked"))?;
+                terminal
+                    .ask_secret(&format!("One-time code for {site}: "))
+                    .map_err(|failure| no_code(failure.message()))
+            }
+        }
+    }
+}
+
+impl SecondFactor for Codes<'_> {
+    fn code(&mut self, challenge: &Challenge) -> Result<OneTimeCode, Error> {
+        let mut code = self.next(challenge)?;
+        // A program shows the same code for half a minute, and a code is sent once.
+        if self.given.contains(&code) && matches!(self.from, From::Program(_)) {
+            let left = Totp::STEP - seconds_now() % Totp::STEP;
+            Waiting::count_down("waiting for the next code", left, self.context.output.shows_progress());
+            code = self.next(challenge)?;
+        }
+        if !(code.len() == 6 && code.bytes().all(|b| b.is_ascii_digit())) {
+            return Err(no_code("what was given is not a code of six digits"));
+        }
+        if !self.given.insert(code.clone()) {
+            return Err(no_code("the same code was given twice; a code works once"));
+        }
+        Ok(OneTimeCode::new(code.to_string()))
+    }
+}
+
+fn no_code(problem: &str) -> Error {
+    Error::NoSecondFactor {
+        problem: problem.into(),
+    }
+}
+
+/// Reads one line and not a byte more: the next one may not have been typed yet.
+fn next_line(file: &mut File) -> Result<Zeroizing<String>, Error> {
+    let mut line = Zeroizing::new(String::with_capacity(64));
+    let mut byte = [0];
+    loop {
+        match file.read(&mut byte) {
+            Ok(0) if line.is_empty() => return Err(no_code("no code is left to read")),
+            Ok(0) => break,
+            Ok(_) if byte == *b"\n" => break,
+            Ok(_) if line.len() == 63 => return Err(no_code("what was given is not a code of six digits")),
+            Ok(_) => line.extend(byte.map(char::from)),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(no_code(&format!("the code cannot be read: {error}"))),
+        }
+    }
+    Ok(Zeroizing::new(line.trim().to_owned()))
+}
+
+/// Waits for a step whose code nobody has sent, claims it, and returns its code.
+fn from_seed(context: &Context, totp: &Totp) -> Result<Zeroizing<String>, Error> {
+    loop {
+        let now = seconds_now();
+        let step = Totp::step_at(now);
+        let left = Totp::STEP - now % Totp::STEP;
+        // A code that is about to change may arrive too late.
+        let claimed = left > 2
+            && context
+                .store
+                .claim_step(totp.tag(), step)
+                .map_err(|error| no_code(&error.to_string()))?;
+        if claimed {
+            return Ok(Zeroizing::new(totp.code(step).expose().to_owned()));
+        }
+        Waiting::count_down("waiting for the next one-time code", left, context.output.shows_progress());
+    }
+}
+
+fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

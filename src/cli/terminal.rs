@@ -1,0 +1,202 @@
+//! The terminal: questions and answers that nobody else sees.
+//!
+//! Questions go to `/dev/tty`, never to standard output. A secret is read without echo, and the
+//! terminal is put right again before a signal ends the program.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{IsTerminal, Read, Write},
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr},
+};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use zeroize::Zeroizing;
+
+use super::report::{EXIT_INTERRUPTED, Failure};
+
+/// The longest answer that is taken.
+const LONGEST: usize = 1024;
+
+/// Whether a signal may end the program on the spot. While a secret is typed it may not.
+static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Has an interrupt end the program with the documented exit code.
+pub(super) fn obey_signals() {
+    let at_once = AT_ONCE.get_or_init(|| Arc::new(AtomicBool::new(true)));
+    for (signal, exit) in [(SIGINT, EXIT_INTERRUPTED), (SIGTERM, 143), (SIGHUP, 129)] {
+        // Where the system refuses, its own default stays, which ends the program as well.
+        let _ = signal_hook::flag::register_conditional_shutdown(
+            signal,
+            i32::from(exit),
+            Arc::clone(at_once),
+        );
+    }
+}
+
+/// The person at the terminal.
+pub(super) struct Terminal {
+    tty: File,
+}
+
+impl Terminal {
+    /// Opens the terminal that started the program, if there is one.
+    pub(super) fn open() -> Option<Self> {
+        let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
+        tty.is_terminal().then_some(Self { tty })
+    }
+
+    /// Asks for a secret, without echo.
+    pub(super) fn ask_secret(&mut self, question: &str) -> Result<Zeroizing<String>, Failure> {
+        self.say(question)?;
+        let answer = {
+            let quiet = Quiet::begin(&self.tty)?;
+            let answer = self.read_line(Some(&quiet.signals));
+            drop(quiet);
+            answer
+        };
+        self.say("\n")?;
+        answer
+    }
+
+    /// Asks for something that may be seen.
+    pub(super) fn ask(&mut self, question: &str) -> Result<Zeroizing<String>, Failure> {
+        self.say(question)?;
+        self.read_line(None)
+    }
+
+    fn say(&mut self, text: &str) -> Result<(), Failure> {
+        let written = self.tty.write_all(text.as_bytes()).and_then(|()| self.tty.flush());
+        written.map_err(|error| Failure::unexpected(format!("the terminal cannot be written to: {error}")))
+    }
+
+    fn read_line(&mut self, signals: Option<&UnixStream>) -> Result<Zeroizing<String>, Failure> {
+        let mut line = Zeroizing::new(Vec::with_capacity(LONGEST));
+        loop {
+            if let Some(signals) = signals {
+                let mut fds = [
+                    PollFd::new(&self.tty, PollFlags::IN),
+                    PollFd::new(signals, PollFlags::IN),
+                ];
+                match poll(&mut fds, None) {
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(Failure::unexpected(format!("the terminal cannot be read: {error}"))),
+                }
+                let [typed, signalled] = fds;
+                if !signalled.revents().is_empty() {
+                    return Err(Failure::interrupted());
+                }
+                if typed.revents().is_empty() {
+                    continue;
+                }
+            }
+            let mut byte = Zeroizing::new([0]);
+            match self.tty.read(&mut *byte) {
+                Ok(0) => return Err(Failure::interrupted()),
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Failure::unexpected(format!("the terminal cannot be read: {error}"))),
+            }
+            match *byte {
+                [b'\n' | b'\r'] => break,
+                _ if line.len() == LONGEST => {
+                    return Err(Failure::usage(format!("the answer is longer than {LONGEST} bytes")));
+                }
+                [other] => line.push(other),
+            }
+        }
+        match std::str::from_utf8(&line) {
+            Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+            Err(_) => Err(Failure::usage("the answer is not UTF-8")),
+        }
+    }
+}
+
+/// A terminal without echo, put right again when this is dropped.
+struct Quiet<'a> {
+    tty: &'a File,
+    before: Termios,
+    signals: UnixStream,
+    registered: Vec<signal_hook::SigId>,
+}
+
+impl<'a> Quiet<'a> {
+    fn begin(tty: &'a File) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| Failure::unexpected(format!("the terminal cannot be set up: {error}"));
+        let (signals, sender) = UnixStream::pair().map_err(failed)?;
+        let mut registered = Vec::new();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            let sender = sender.try_clone().map_err(failed)?;
+            registered.push(signal_hook::low_level::pipe::register(signal, sender).map_err(failed)?);
+        }
+        let before = tcgetattr(tty).map_err(|errno| failed(errno.into()))?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL);
+        if let Some(at_once) = AT_ONCE.get() {
+            at_once.store(false, Ordering::SeqCst);
+        }
+        let quiet = Self {
+            tty,
+            before,
+            signals,
+            registered,
+        };
+        // Flushing drops what was typed ahead, which was echoed.
+        tcsetattr(tty, OptionalActions::Flush, &silent).map_err(|errno| failed(errno.into()))?;
+        Ok(quiet)
+    }
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        let _ = tcsetattr(self.tty, OptionalActions::Flush, &self.before);
+        for id in self.registered.drain(..) {
+            signal_hook::low_level::unregister(id);
+        }
+        if let Some(at_once) = AT_ONCE.get() {
+            at_once.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Shows on a terminal that something takes its time; does nothing anywhere else.
+pub(super) struct Waiting(Option<indicatif::ProgressBar>);
+
+impl Waiting {
+    /// Begins, with what is being waited for.
+    pub(super) fn begin(what: String, show: bool) -> Self {
+        if !show || !std::io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let bar = indicatif::ProgressBar::new_spinner().with_message(what);
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self(Some(bar))
+    }
+
+    /// Counts seconds down.
+    pub(super) fn count_down(what: &str, seconds: u64, show: bool) {
+        let waiting = Self::begin(format!("{what}: {seconds} s"), show);
+        for left in (1..=seconds).rev() {
+            if let Some(bar) = &waiting.0 {
+                bar.set_message(format!("{what}: {left} s"));
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
