@@ -116,7 +116,7 @@ pub const KINDS: &[FaultKind] = &[
         Kind::Challenge,
         "challenge",
         &[],
-        "asks for a second factor (needs a seed)",
+        "asks for a second factor on a private method (needs a seed)",
     ),
     kind(
         Kind::WebauthnOnly,

@@ -348,4 +348,22 @@ mod tests {
         }
         assert_eq!(one.with(|state| state.next_key_id).unwrap(), 4);
     }
+
+    #[test]
+    fn changes_of_many_do_not_get_lost() {
+        let home = tempfile::tempdir().unwrap();
+        Ledger::open(home.path()).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let (ledger, _) = Ledger::open(home.path()).unwrap();
+                    for _ in 0..25 {
+                        ledger.with(|state| state.next_key_id += 1).unwrap();
+                    }
+                });
+            }
+        });
+        let (ledger, _) = Ledger::open(home.path()).unwrap();
+        assert_eq!(ledger.with(|state| state.next_key_id).unwrap(), 102);
+    }
 }
