@@ -85,7 +85,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
 
 /// Reports what clap has to say: help on standard output, a mistake as a failure.
 fn mistyped(error: &clap::Error) -> ExitCode {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
         return match report::write_out(error.to_string().as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => failure.report(false),
@@ -98,13 +101,20 @@ fn mistyped(error: &clap::Error) -> ExitCode {
         return ExitCode::from(2);
     }
     let text = error.to_string();
-    let mut paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+    let mut paragraphs = text
+        .split("\n\n")
+        .map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
     let cause = paragraphs.next().unwrap_or_default();
     let cause = cause.strip_prefix("error: ").unwrap_or(&cause).to_owned();
     let cure = paragraphs
         .filter(|p| !p.is_empty() && !p.starts_with("For more information"))
-        .map(|p| p.strip_prefix("tip: ").map_or_else(|| p.clone(), str::to_owned))
+        .map(|p| {
+            p.strip_prefix("tip: ")
+                .map_or_else(|| p.clone(), str::to_owned)
+        })
         .collect::<Vec<_>>()
         .join("; ");
-    Failure::usage(cause).hint(format!("{cure}; see --help")).report(json)
+    Failure::usage(cause)
+        .hint(format!("{cure}; see --help"))
+        .report(json)
 }

@@ -391,7 +391,7 @@ impl<T: Transport> Exchange<T> {
         method: &M,
     ) -> Result<Outcome<M::Reply>, Error> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let body = rpc::encode(id, method)?;
+        let body = encode(id, method)?;
         let authorization = match who {
             Authority::Nobody => None,
             Authority::Bearer(token) => Some(Zeroizing::new(format!("Bearer {}", token.expose()))),
@@ -430,6 +430,6 @@ impl<T: Transport> Exchange<T> {
             uri,
             body,
         })?;
-        Ok(Zeroizing::new(login::authorization(client_id, &signed)))
+        Ok(Zeroizing::new(authorization(client_id, &signed)))
     }
 }

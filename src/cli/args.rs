@@ -11,7 +11,12 @@ use crate::key::{Algorithm, Kdf};
 /// The private half of a key never leaves this machine: it is made here, sealed here, and signs
 /// here. The exchange gets the public half.
 #[derive(Debug, Parser)]
-#[command(name = "derikey", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "derikey",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
 #[command(after_long_help = "\
 Try it without a network or an account:
   derikey provision my_bot --network sandbox --scope \"account:read trade:read_write\"
@@ -539,5 +544,6 @@ fn algorithm() -> impl clap::builder::TypedValueParser<Value = Algorithm> {
 
 fn kdf() -> impl clap::builder::TypedValueParser<Value = Kdf> {
     use clap::builder::TypedValueParser;
-    clap::builder::PossibleValuesParser::new(["scrypt", "pbkdf2"]).try_map(|text| text.parse::<Kdf>())
+    clap::builder::PossibleValuesParser::new(["scrypt", "pbkdf2"])
+        .try_map(|text| text.parse::<Kdf>())
 }

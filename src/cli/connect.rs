@@ -30,7 +30,9 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::unexpected(format!("the network runtime cannot be started: {error}")))
+        .map_err(|error| {
+            Failure::unexpected(format!("the network runtime cannot be started: {error}"))
+        })
 }
 
 impl Connection {
@@ -50,7 +52,11 @@ impl Connection {
             }
         };
         let authorities = context.authorities(network)?;
-        let transport = Https::new(endpoint, authorities.as_ref().map(|pem| pem.as_slice()), context.deadline())?;
+        let transport = Https::new(
+            endpoint,
+            authorities.as_ref().map(|pem| pem.as_slice()),
+            context.deadline(),
+        )?;
         Ok(Self {
             exchange: Exchange::new(transport, network.clone()),
             sandbox,
@@ -125,8 +131,10 @@ impl Admin {
         let name: KeyName = name.parse()?;
         let record = context.store.record(&name)?;
         let Some(known) = &record.registration else {
-            return Err(Failure::refused(format!("{name} is not registered, so it cannot manage keys"))
-                .hint("register it first, or bind it with \"derikey adopt\""));
+            return Err(Failure::refused(format!(
+                "{name} is not registered, so it cannot manage keys"
+            ))
+            .hint("register it first, or bind it with \"derikey adopt\""));
         };
         if known.network != *network {
             return Err(Failure::refused(format!(
@@ -135,8 +143,13 @@ impl Admin {
             )));
         }
         if !known.scope.manages_keys() {
-            return Err(Failure::refused(format!("{name} may not manage keys: its scope is {}", known.scope))
-                .hint("an administrator's key needs account:read_write and every right that it hands out"));
+            return Err(Failure::refused(format!(
+                "{name} may not manage keys: its scope is {}",
+                known.scope
+            ))
+            .hint(
+                "an administrator's key needs account:read_write and every right that it hands out",
+            ));
         }
         let client_id = known.client_id.clone();
         let key = match args.passphrase.source() {
@@ -156,12 +169,15 @@ impl Admin {
         let config = &context.config;
         let file = |path: &PathBuf| Source::File(path.clone());
         let configured = config.admin_secret_file.as_ref().map(file);
-        let configured = configured.or_else(|| config.admin_secret_command.clone().map(Source::Command));
+        let configured =
+            configured.or_else(|| config.admin_secret_command.clone().map(Source::Command));
         let client_id = client_id.parse()?;
         let Some(source) = args.secret.source().or(configured) else {
-            let Some(mut terminal) = context.terminal() else {
-                return Err(Failure::configuration("the administrator's secret is needed, and nobody can be asked")
-                    .hint("add --admin-secret-file, --admin-secret-fd or --admin-secret-command"));
+            let Some(terminal) = context.terminal() else {
+                return Err(Failure::configuration(
+                    "the administrator's secret is needed, and nobody can be asked",
+                )
+                .hint("add --admin-secret-file, --admin-secret-fd or --admin-secret-command"));
             };
             let typed = terminal.ask_secret(&format!("Secret of {client_id}: "))?;
             return Ok(Self::Secret {
@@ -171,7 +187,9 @@ impl Admin {
         };
         let line = source.read_line("the administrator's secret")?;
         if line.is_empty() {
-            return Err(Failure::configuration("the administrator's secret is empty"));
+            return Err(Failure::configuration(
+                "the administrator's secret is empty",
+            ));
         }
         Ok(Self::Secret {
             client_id,

@@ -1,10 +1,9 @@
 //! What was meant: the keystore, the network and the secrets behind what was typed.
 
 use std::{
-    cell::OnceCell,
     env,
     path::{Path, PathBuf},
-    rc::Rc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
@@ -37,7 +36,7 @@ pub(super) struct Context {
     pub(super) global: Global,
     pub(super) config: Config,
     /// A descriptor can be read once, and two keys may share a passphrase.
-    passphrase: OnceCell<Rc<Passphrase>>,
+    passphrase: OnceLock<Arc<Passphrase>>,
 }
 
 impl Context {
@@ -50,18 +49,22 @@ impl Context {
         };
         let store = Store::open(&home(&global)?)?;
         let config = Config::read(&store)?;
-        if global.network.is_none_or(|n| n != super::args::NetworkName::Custom)
+        if global
+            .network
+            .is_none_or(|n| n != super::args::NetworkName::Custom)
             && (global.endpoint.is_some() || global.ca_file.is_some())
         {
-            return Err(Failure::usage("--endpoint and --ca-file go with --network custom only")
-                .hint("add --network custom"));
+            return Err(
+                Failure::usage("--endpoint and --ca-file go with --network custom only")
+                    .hint("add --network custom"),
+            );
         }
         Ok(Self {
             store,
             output,
             global,
             config,
-            passphrase: OnceCell::new(),
+            passphrase: OnceLock::new(),
         })
     }
 
@@ -85,7 +88,9 @@ impl Context {
 
     fn network_of(&self, name: &str) -> Result<Network, Failure> {
         let endpoint = match (name, &self.global.endpoint, &self.config.endpoint) {
-            ("custom", Some(typed), _) | ("custom", None, Some(typed)) => Some(typed.parse::<Endpoint>()?),
+            ("custom", Some(typed), _) | ("custom", None, Some(typed)) => {
+                Some(typed.parse::<Endpoint>()?)
+            }
             ("custom", None, None) => {
                 return Err(Failure::configuration("a custom network needs an endpoint")
                     .hint("add --endpoint https://HOST/api/v2"));
@@ -127,23 +132,38 @@ impl Context {
             Some(stated) if stated != *home => Err(Failure::refused(format!(
                 "{name} belongs to the {home} network, and {stated} was named"
             ))
-            .hint("a key belongs to one network for ever; leave --network and DERIKEY_NETWORK out")),
+            .hint(
+                "a key belongs to one network for ever; leave --network and DERIKEY_NETWORK out",
+            )),
             _ => Ok(()),
         }
     }
 
     /// Returns the certificates to trust instead of the built-in ones.
-    pub(super) fn authorities(&self, network: &Network) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
-        let path = self.global.ca_file.as_ref().or(self.config.ca_file.as_ref());
+    pub(super) fn authorities(
+        &self,
+        network: &Network,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+        let path = self
+            .global
+            .ca_file
+            .as_ref()
+            .or(self.config.ca_file.as_ref());
         match (network, path) {
-            (Network::Custom(_), Some(path)) => Ok(Some(store::read(path, 1024 * 1024, Trust::Public)?)),
+            (Network::Custom(_), Some(path)) => {
+                Ok(Some(store::read(path, 1024 * 1024, Trust::Public)?))
+            }
             _ => Ok(None),
         }
     }
 
     /// Returns the person at the terminal, if one may be asked.
     pub(super) fn terminal(&self) -> Option<Terminal> {
-        if self.global.no_input { None } else { Terminal::open() }
+        if self.global.no_input {
+            None
+        } else {
+            Terminal::open()
+        }
     }
 
     /// Keeps others away from a key while it is worked on.
@@ -152,16 +172,21 @@ impl Context {
     }
 
     /// Returns the passphrase from where it lies, or nothing where a person must be asked.
-    fn passphrase_from(&self, args: &PassphraseArgs, sandbox: bool) -> Result<Option<Rc<Passphrase>>, Failure> {
+    fn passphrase_from(
+        &self,
+        args: &PassphraseArgs,
+        sandbox: bool,
+    ) -> Result<Option<Arc<Passphrase>>, Failure> {
         if let Some(passphrase) = self.passphrase.get() {
-            return Ok(Some(Rc::clone(passphrase)));
+            return Ok(Some(Arc::clone(passphrase)));
         }
         let what = "the passphrase";
         let configured = || {
             let file = self.config.passphrase_file.clone().map(Source::File);
             file.or_else(|| self.config.passphrase_command.clone().map(Source::Command))
         };
-        let passphrase = if let Some(source) = args.source().or_else(credential).or_else(configured) {
+        let passphrase = if let Some(source) = args.source().or_else(credential).or_else(configured)
+        {
             source.read_passphrase(what)?
         } else if sandbox {
             // Its keys are worth nothing, so that trying things out asks nothing.
@@ -170,13 +195,17 @@ impl Context {
             })?;
             let text = std::str::from_utf8(&kept).unwrap_or_default().trim_end();
             if text.is_empty() {
-                return Err(Failure::configuration("the sandbox's passphrase file is empty"));
+                return Err(Failure::configuration(
+                    "the sandbox's passphrase file is empty",
+                ));
             }
             Passphrase::new(text.to_owned())
         } else {
             return Ok(None);
         };
-        Ok(Some(Rc::clone(self.passphrase.get_or_init(|| Rc::new(passphrase)))))
+        Ok(Some(Arc::clone(
+            self.passphrase.get_or_init(|| Arc::new(passphrase)),
+        )))
     }
 
     /// Returns the passphrase of a key that is there.
@@ -185,15 +214,17 @@ impl Context {
         name: &dyn std::fmt::Display,
         args: &PassphraseArgs,
         network: Option<&Network>,
-    ) -> Result<Rc<Passphrase>, Failure> {
+    ) -> Result<Arc<Passphrase>, Failure> {
         if let Some(passphrase) = self.passphrase_from(args, network == Some(&Network::Sandbox))? {
             return Ok(passphrase);
         }
-        let Some(mut terminal) = self.terminal() else {
-            return Err(no_passphrase(&format!("the passphrase of {name} is needed, and nobody can be asked")));
+        let Some(terminal) = self.terminal() else {
+            return Err(no_passphrase(&format!(
+                "the passphrase of {name} is needed, and nobody can be asked"
+            )));
         };
         let typed = terminal.ask_secret(&format!("Passphrase of {name}: "))?;
-        Ok(Rc::new(Passphrase::new(typed.to_string())))
+        Ok(Arc::new(Passphrase::new(typed.to_string())))
     }
 
     /// Returns the passphrase for a new file; nothing where it is to be in clear.
@@ -203,7 +234,7 @@ impl Context {
         args: &PassphraseArgs,
         plain: &Plain,
         network: Option<&Network>,
-    ) -> Result<Option<Rc<Passphrase>>, Failure> {
+    ) -> Result<Option<Arc<Passphrase>>, Failure> {
         if wants_plain(plain)? {
             return Ok(None);
         }
@@ -214,9 +245,14 @@ impl Context {
     }
 
     /// Asks for a new passphrase, twice.
-    pub(super) fn ask_new_passphrase(&self, name: &dyn std::fmt::Display) -> Result<Rc<Passphrase>, Failure> {
-        let Some(mut terminal) = self.terminal() else {
-            return Err(no_passphrase(&format!("a passphrase for {name} is needed, and nobody can be asked")));
+    pub(super) fn ask_new_passphrase(
+        &self,
+        name: &dyn std::fmt::Display,
+    ) -> Result<Arc<Passphrase>, Failure> {
+        let Some(terminal) = self.terminal() else {
+            return Err(no_passphrase(&format!(
+                "a passphrase for {name} is needed, and nobody can be asked"
+            )));
         };
         let typed = terminal.ask_secret(&format!("New passphrase for {name}: "))?;
         if typed.is_empty() {
@@ -224,13 +260,20 @@ impl Context {
                 .hint("a key without a passphrase needs --no-passphrase and --insecure together"));
         }
         if *typed != *terminal.ask_secret("The same again: ")? {
-            return Err(Failure::key("the two passphrases differ").hint("nothing was written; try again"));
+            return Err(
+                Failure::key("the two passphrases differ").hint("nothing was written; try again")
+            );
         }
-        Ok(Rc::new(Passphrase::new(typed.to_string())))
+        Ok(Arc::new(Passphrase::new(typed.to_string())))
     }
 
     /// Opens a key of the keystore.
-    pub(super) fn unlock(&self, name: &KeyName, record: &Record, args: &PassphraseArgs) -> Result<PrivateKey, Failure> {
+    pub(super) fn unlock(
+        &self,
+        name: &KeyName,
+        record: &Record,
+        args: &PassphraseArgs,
+    ) -> Result<PrivateKey, Failure> {
         match &record.registration {
             Some(known) => self.unlock_on(name, Some(&known.network), args),
             // A key made for the sandbox belongs nowhere yet; its network is the one named.
@@ -245,7 +288,8 @@ impl Context {
         network: Option<&Network>,
         args: &PassphraseArgs,
     ) -> Result<PrivateKey, Failure> {
-        self.store.load(name, || self.passphrase(name, args, network))
+        self.store
+            .load(name, || self.passphrase(name, args, network))
     }
 
     /// Asks a yes-or-no question whose yes has consequences.
@@ -253,15 +297,21 @@ impl Context {
         if self.global.yes {
             return Ok(());
         }
-        let refused = || Failure::refused(why.to_owned()).hint("if that is what you want, add --yes");
-        let mut terminal = self.terminal().ok_or_else(refused)?;
+        let refused =
+            || Failure::refused(why.to_owned()).hint("if that is what you want, add --yes");
+        let terminal = self.terminal().ok_or_else(refused)?;
         let typed = terminal.ask(&format!("{why}.\nType {word} to go on: "))?;
-        if *typed == *word { Ok(()) } else { Err(refused()) }
+        if *typed == *word {
+            Ok(())
+        } else {
+            Err(refused())
+        }
     }
 }
 
 fn no_passphrase(message: &str) -> Failure {
-    Failure::key(message).hint("give it with --passphrase-file, --passphrase-fd or --passphrase-command")
+    Failure::key(message)
+        .hint("give it with --passphrase-file, --passphrase-fd or --passphrase-command")
 }
 
 /// Tells whether a private key is to be written in clear, which takes two words to say.
@@ -282,17 +332,25 @@ fn credential() -> Option<Source> {
 }
 
 fn home(global: &Global) -> Result<PathBuf, Failure> {
-    let set = || env::var_os("DERIKEY_HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    let set = || {
+        env::var_os("DERIKEY_HOME")
+            .filter(|home| !home.is_empty())
+            .map(PathBuf::from)
+    };
     let home = match global.home.clone().or_else(set) {
         Some(home) => home,
         None => etcetera::choose_base_strategy()
             .map(|dirs| dirs.data_dir().join("derikey"))
-            .map_err(|_| Failure::configuration("there is no home directory").hint("add --home DIR or set DERIKEY_HOME"))?,
+            .map_err(|_| {
+                Failure::configuration("there is no home directory")
+                    .hint("add --home DIR or set DERIKEY_HOME")
+            })?,
     };
     if home.as_os_str().is_empty() {
         return Err(Failure::usage("--home is empty"));
     }
-    std::path::absolute(&home).map_err(|error| Failure::configuration(format!("{}: {error}", home.display())))
+    std::path::absolute(&home)
+        .map_err(|error| Failure::configuration(format!("{}: {error}", home.display())))
 }
 
 /// The operating system's generator.

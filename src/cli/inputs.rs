@@ -11,7 +11,10 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    args::{AdminPassphraseArgs, AdminSecretArgs, InputPassphraseArgs, NewPassphraseArgs, PassphraseArgs},
+    args::{
+        AdminPassphraseArgs, AdminSecretArgs, InputPassphraseArgs, NewPassphraseArgs,
+        PassphraseArgs,
+    },
     report::Failure,
 };
 use crate::{
@@ -68,8 +71,10 @@ impl Source {
         let line = text.strip_suffix('\n').unwrap_or(text);
         let line = line.strip_suffix('\r').unwrap_or(line);
         if line.contains(['\n', '\r', '\0']) {
-            return Err(Failure::configuration(format!("{what} is more than one line"))
-                .hint("put it alone on the first and only line"));
+            return Err(
+                Failure::configuration(format!("{what} is more than one line"))
+                    .hint("put it alone on the first and only line"),
+            );
         }
         Ok(Zeroizing::new(line.to_owned()))
     }
@@ -92,8 +97,10 @@ fn fd_path(number: i32) -> PathBuf {
 /// Opens a descriptor that was inherited. Going by `/dev/fd` needs no unsafe code.
 pub(super) fn open_fd(number: i32, what: &str) -> Result<File, Failure> {
     File::open(fd_path(number)).map_err(|error| {
-        Failure::configuration(format!("{what} cannot be read from descriptor {number}: {error}"))
-            .hint("is it open? in a shell: 3<FILE, and then the number 3")
+        Failure::configuration(format!(
+            "{what} cannot be read from descriptor {number}: {error}"
+        ))
+        .hint("is it open? in a shell: 3<FILE, and then the number 3")
     })
 }
 
@@ -105,7 +112,9 @@ pub(super) fn output_of(command: &str, what: &str) -> Result<Zeroizing<Vec<u8>>,
     };
     let words = shlex::split(command).filter(|words| !words.is_empty());
     let words = words.ok_or_else(|| failed("is no command line".into()))?;
-    let (program, arguments) = words.split_first().ok_or_else(|| failed("is no command line".into()))?;
+    let (program, arguments) = words
+        .split_first()
+        .ok_or_else(|| failed("is no command line".into()))?;
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -117,14 +126,18 @@ pub(super) fn output_of(command: &str, what: &str) -> Result<Zeroizing<Vec<u8>>,
         let mut chunk = Zeroizing::new([0; 512]);
         let mut stdout = stdout.take(4097);
         loop {
-            let n = stdout.read(&mut *chunk).map_err(|error| failed(format!("cannot be read: {error}")))?;
+            let n = stdout
+                .read(&mut *chunk)
+                .map_err(|error| failed(format!("cannot be read: {error}")))?;
             if n == 0 {
                 break;
             }
             bytes.extend_from_slice(chunk.get(..n).unwrap_or_default());
         }
     }
-    let status = child.wait().map_err(|error| failed(format!("was lost: {error}")))?;
+    let status = child
+        .wait()
+        .map_err(|error| failed(format!("was lost: {error}")))?;
     if !status.success() {
         return Err(failed(format!("failed: {status}")));
     }

@@ -31,12 +31,22 @@ pub(super) fn generate(context: &Context, args: &Generate) -> Result<(), Failure
         let step = format!("would make a key pair {} named {name}", args.algorithm);
         return plan(context, &[step]);
     }
-    let passphrase =
-        context.new_passphrase(&name, &args.sealing.passphrase, &args.sealing.plain, network.as_ref())?;
+    let passphrase = context.new_passphrase(
+        &name,
+        &args.sealing.passphrase,
+        &args.sealing.plain,
+        network.as_ref(),
+    )?;
     let _lock = context.lock(&name)?;
     refuse_taken(context, &name)?;
     let key = make(context, args.algorithm)?;
-    keep(context, &name, &key, passphrase.as_deref(), &args.sealing.plain)?;
+    keep(
+        context,
+        &name,
+        &key,
+        passphrase.as_deref(),
+        &args.sealing.plain,
+    )?;
     audit(context, "generate", &name, key.public().fingerprint())?;
     announce(context, &name, key.public())
 }
@@ -51,10 +61,19 @@ pub(super) fn import(context: &Context, args: &Import) -> Result<(), Failure> {
     let sealed = PrivateKey::is_sealed(&input).map_err(|error| unusable(&args.file, error))?;
     if context.global.dry_run {
         let how = if sealed { "a sealed" } else { "a plain" };
-        return plan(context, &[format!("would import {how} private key from {what} as {name}")]);
+        return plan(
+            context,
+            &[format!(
+                "would import {how} private key from {what} as {name}"
+            )],
+        );
     }
-    let passphrase =
-        context.new_passphrase(&name, &args.sealing.passphrase, &args.sealing.plain, network.as_ref())?;
+    let passphrase = context.new_passphrase(
+        &name,
+        &args.sealing.passphrase,
+        &args.sealing.plain,
+        network.as_ref(),
+    )?;
     let key = if sealed {
         let own = match args.input.source() {
             Some(source) => Some(source.read_passphrase("the passphrase of the file")?),
@@ -75,13 +94,19 @@ pub(super) fn import(context: &Context, args: &Import) -> Result<(), Failure> {
     .map_err(|error| unusable(&args.file, error))?;
     let _lock = context.lock(&name)?;
     refuse_taken(context, &name)?;
-    keep(context, &name, &key, passphrase.as_deref(), &args.sealing.plain)?;
+    keep(
+        context,
+        &name,
+        &key,
+        passphrase.as_deref(),
+        &args.sealing.plain,
+    )?;
     audit(context, "import", &name, key.public().fingerprint())?;
     announce(context, &name, key.public())
 }
 
 fn ask_for_input(context: &Context, args: &Import, input: &[u8]) -> Result<PrivateKey, key::Error> {
-    let Some(mut terminal) = context.terminal() else {
+    let Some(terminal) = context.terminal() else {
         return PrivateKey::read(input, None);
     };
     let question = format!("Passphrase of {}: ", args.file.display());
@@ -108,14 +133,21 @@ fn unusable(path: &Path, error: key::Error) -> Failure {
 
 /// Returns the content of a file that is read once, or of standard input.
 fn read_input(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
+    let path = if path == Path::new("-") {
+        Path::new("/dev/stdin")
+    } else {
+        path
+    };
     Ok(store::read(path, key::MAX_INPUT, Trust::Private)?)
 }
 
 pub(super) fn public(context: &Context, args: &Which) -> Result<(), Failure> {
     let key = public_of(context, args)?;
     let pem = key.to_pem();
-    context.output.result(&json!({"public_key": pem, "fingerprint": key.fingerprint()}), || pem.clone())
+    context.output.result(
+        &json!({"public_key": pem, "fingerprint": key.fingerprint()}),
+        || pem.clone(),
+    )
 }
 
 pub(super) fn fingerprint(context: &Context, args: &FingerprintOf) -> Result<(), Failure> {
@@ -207,7 +239,12 @@ pub(super) fn passwd(context: &Context, args: &Passwd) -> Result<(), Failure> {
         None => Some(context.ask_new_passphrase(&name)?),
     };
     if context.global.dry_run {
-        return plan(context, &[format!("would seal {name} anew and move the old file to the trash")]);
+        return plan(
+            context,
+            &[format!(
+                "would seal {name} anew and move the old file to the trash"
+            )],
+        );
     }
     let pem = seal(&key, passphrase.as_deref(), &args.plain)?;
     let grave = context.store.reseal(&name, &pem, now())?;
@@ -217,7 +254,9 @@ pub(super) fn passwd(context: &Context, args: &Passwd) -> Result<(), Failure> {
         grave.display()
     ));
     let value = json!({"name": name, "fingerprint": record.fingerprint, "trash": grave});
-    context.output.result(&value, || format!("{name} has a new passphrase"))
+    context
+        .output
+        .result(&value, || format!("{name} has a new passphrase"))
 }
 
 pub(super) fn export(context: &Context, args: &Export) -> Result<(), Failure> {
@@ -229,7 +268,8 @@ pub(super) fn export(context: &Context, args: &Export) -> Result<(), Failure> {
             .hint("add --out FILE, or send standard output to a file or a program"));
     }
     let stored = context.store.private_pem(&name)?;
-    let sealed = PrivateKey::is_sealed(&stored).map_err(|e| unusable_here(Path::new("private.pem"), e))?;
+    let sealed =
+        PrivateKey::is_sealed(&stored).map_err(|e| unusable_here(Path::new("private.pem"), e))?;
     let new = args.new.source();
     let pem: Zeroizing<Vec<u8>> = if plain || new.is_some() {
         let key = context.unlock(&name, &record, &args.passphrase)?;
@@ -237,12 +277,18 @@ pub(super) fn export(context: &Context, args: &Export) -> Result<(), Failure> {
             Some(source) if !plain => Some(source.read_passphrase("the new passphrase")?),
             _ => None,
         };
-        Zeroizing::new(seal(&key, passphrase.as_ref(), &args.plain)?.as_bytes().to_vec())
+        Zeroizing::new(
+            seal(&key, passphrase.as_ref(), &args.plain)?
+                .as_bytes()
+                .to_vec(),
+        )
     } else if sealed {
         stored
     } else {
-        return Err(Failure::refused(format!("{name} is kept in clear, and an export is sealed"))
-            .hint("add --new-passphrase-file, or --no-passphrase and --insecure together"));
+        return Err(
+            Failure::refused(format!("{name} is kept in clear, and an export is sealed"))
+                .hint("add --new-passphrase-file, or --no-passphrase and --insecure together"),
+        );
     };
     if context.global.dry_run {
         let how = if plain { "in clear" } else { "sealed" };
@@ -255,7 +301,9 @@ pub(super) fn export(context: &Context, args: &Export) -> Result<(), Failure> {
             let mut options = OpenOptions::new();
             let written = options.write(true).create_new(true).mode(0o600).open(path);
             let mut file = written.map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => Failure::from(store::Error::Exists { path: path.clone() }),
+                io::ErrorKind::AlreadyExists => {
+                    Failure::from(store::Error::Exists { path: path.clone() })
+                }
                 _ => Failure::from(store::Error::Io {
                     path: path.clone(),
                     source: error,
@@ -267,8 +315,11 @@ pub(super) fn export(context: &Context, args: &Export) -> Result<(), Failure> {
                 let path = path.clone();
                 return Err(store::Error::Io { path, source }.into());
             }
-            let value = json!({"name": name, "fingerprint": record.fingerprint, "private_key_path": path});
-            context.output.result(&value, || format!("{name} is in {}", path.display()))
+            let value =
+                json!({"name": name, "fingerprint": record.fingerprint, "private_key_path": path});
+            context
+                .output
+                .result(&value, || format!("{name} is in {}", path.display()))
         }
     }
 }
@@ -280,8 +331,11 @@ pub(super) fn delete(context: &Context, args: &Name) -> Result<(), Failure> {
         return Err(store::Error::NoSuchKey { name }.into());
     }
     if let Some(intent) = context.store.intent(&name)? {
-        return Err(Failure::refused(format!("{} of {name} is under way", intent.operation.as_str()))
-            .hint(format!("finish it first with \"derikey resume {name}\"")));
+        return Err(Failure::refused(format!(
+            "{} of {name} is under way",
+            intent.operation.as_str()
+        ))
+        .hint(format!("finish it first with \"derikey resume {name}\"")));
     }
     let record = context.store.record(&name);
     if let Ok(Record {
@@ -305,9 +359,13 @@ pub(super) fn delete(context: &Context, args: &Name) -> Result<(), Failure> {
     entry.key = Some(name.clone());
     entry.fingerprint = record.ok().map(|record| record.fingerprint);
     context.store.audit(entry)?;
-    context.output.remark(format!("to purge it: rm -r '{}'", grave.display()));
+    context
+        .output
+        .remark(format!("to purge it: rm -r '{}'", grave.display()));
     let value = json!({"name": name, "trash": grave});
-    context.output.result(&value, || format!("{name} is in {}", grave.display()))
+    context
+        .output
+        .result(&value, || format!("{name} is in {}", grave.display()))
 }
 
 pub(super) fn list(context: &Context) -> Result<(), Failure> {
@@ -329,14 +387,29 @@ fn table(keys: &[Value]) -> String {
     if keys.is_empty() {
         return "no keys yet; \"derikey provision\" or \"derikey generate\" makes one".into();
     }
-    const COLUMNS: [&str; 6] = ["name", "algorithm", "state", "network", "client_id", "max_scope"];
+    const COLUMNS: [&str; 6] = [
+        "name",
+        "algorithm",
+        "state",
+        "network",
+        "client_id",
+        "max_scope",
+    ];
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
     table.set_header(COLUMNS.map(|column| column.replace('_', " ").to_uppercase()));
     for key in keys {
-        table.add_row(COLUMNS.map(|column| key.get(column).and_then(Value::as_str).unwrap_or("-").to_owned()));
+        table.add_row(COLUMNS.map(|column| {
+            key.get(column)
+                .and_then(Value::as_str)
+                .unwrap_or("-")
+                .to_owned()
+        }));
     }
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned() + "\n")
+        .collect()
 }
 
 /// Makes a key pair; RSA takes its time, so somebody who watches is told.
@@ -367,7 +440,11 @@ pub(super) fn keep(
     Ok(context.store.create(name, &pem, key.public(), &record)?)
 }
 
-fn seal(key: &PrivateKey, passphrase: Option<&Passphrase>, plain: &Plain) -> Result<Zeroizing<String>, Failure> {
+fn seal(
+    key: &PrivateKey,
+    passphrase: Option<&Passphrase>,
+    plain: &Plain,
+) -> Result<Zeroizing<String>, Failure> {
     Ok(match passphrase {
         Some(passphrase) => key.to_sealed_pem(passphrase, plain.kdf, &mut rng())?,
         None => key.to_plain_pem()?,
@@ -381,7 +458,12 @@ fn refuse_taken(context: &Context, name: &KeyName) -> Result<(), Failure> {
     Ok(())
 }
 
-fn audit(context: &Context, action: &str, name: &KeyName, fingerprint: Fingerprint) -> Result<(), Failure> {
+fn audit(
+    context: &Context,
+    action: &str,
+    name: &KeyName,
+    fingerprint: Fingerprint,
+) -> Result<(), Failure> {
     let mut entry = Entry::new(now(), action, "done");
     entry.key = Some(name.clone());
     entry.fingerprint = Some(fingerprint);
@@ -454,7 +536,11 @@ pub(super) fn lines(value: &Value) -> String {
             Value::String(text) => text.trim_end().to_owned(),
             Value::Array(items) => {
                 let items: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
-                if items.is_empty() { "none".into() } else { items.join(" ") }
+                if items.is_empty() {
+                    "none".into()
+                } else {
+                    items.join(" ")
+                }
             }
             other => other.to_string(),
         };

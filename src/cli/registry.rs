@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    args::{Adopt, AdminArgs, PassphraseArgs, Provision, Register, Resume, Sealing, Wish},
+    args::{AdminArgs, Adopt, PassphraseArgs, Provision, Register, Resume, Sealing, Wish},
     connect::{Admin, Connection, runtime},
     context::{Context, SystemStamper, now, wants_plain},
     keys,
@@ -30,7 +30,8 @@ pub(super) fn provision(context: &Context, args: &Provision) -> Result<(), Failu
     let _lock = context.lock(&name)?;
     if let Some(intent) = context.store.intent(&name)? {
         if same_wish(&intent, Operation::Provision, &network, &spec)? {
-            return finish(context, intent, &args.sealing, &args.admin).and_then(|done| done.print(context));
+            return finish(context, intent, &args.sealing, &args.admin)
+                .and_then(|done| done.print(context));
         }
         give_way(context, intent)?;
     }
@@ -38,7 +39,14 @@ pub(super) fn provision(context: &Context, args: &Provision) -> Result<(), Failu
         return prove_again(context, &name, &network, &spec, &args.sealing.passphrase);
     }
     confirm_rights(context, &spec.scope)?;
-    let intent = provision::intend(Operation::Provision, &name, Generation::FIRST, &network, spec, now());
+    let intent = provision::intend(
+        Operation::Provision,
+        &name,
+        Generation::FIRST,
+        &network,
+        spec,
+        now(),
+    );
     finish(context, intent, &args.sealing, &args.admin)?.print(context)
 }
 
@@ -55,7 +63,8 @@ pub(super) fn register(context: &Context, args: &Register) -> Result<(), Failure
     let sealing = Sealing::for_opening(args.passphrase.clone());
     if let Some(intent) = context.store.intent(&name)? {
         if same_wish(&intent, Operation::Register, &network, &spec)? {
-            return finish(context, intent, &sealing, &args.admin).and_then(|done| done.print(context));
+            return finish(context, intent, &sealing, &args.admin)
+                .and_then(|done| done.print(context));
         }
         give_way(context, intent)?;
     }
@@ -75,14 +84,20 @@ pub(super) fn register(context: &Context, args: &Register) -> Result<(), Failure
 }
 
 /// Turns what was typed into what the key is to be.
-fn specification(wish: &Wish, name: &KeyName, algorithm: Algorithm) -> Result<Specification, Failure> {
+fn specification(
+    wish: &Wish,
+    name: &KeyName,
+    algorithm: Algorithm,
+) -> Result<Specification, Failure> {
     let label = match &wish.label {
         Some(label) => label.parse()?,
         None => name.clone(),
     };
     let mut whitelist = Vec::new();
     for address in &wish.ip {
-        let plain = address.parse().is_ok_and(|ip: std::net::Ipv4Addr| !ip.is_unspecified());
+        let plain = address
+            .parse()
+            .is_ok_and(|ip: std::net::Ipv4Addr| !ip.is_unspecified());
         if !plain && !wish.unchecked_ip {
             return Err(Failure::usage(format!("{address:?} is not an IPv4 address"))
                 .hint("the exchange documents nothing else; --unchecked-ip passes it through as it is"));
@@ -92,7 +107,8 @@ fn specification(wish: &Wish, name: &KeyName, algorithm: Algorithm) -> Result<Sp
             whitelist.push(address);
         }
     }
-    let features: Result<Vec<Feature>, _> = wish.feature.iter().map(|feature| feature.parse()).collect();
+    let features: Result<Vec<Feature>, _> =
+        wish.feature.iter().map(|feature| feature.parse()).collect();
     Ok(Specification {
         algorithm,
         label,
@@ -106,7 +122,10 @@ fn specification(wish: &Wish, name: &KeyName, algorithm: Algorithm) -> Result<Sp
 fn confirm_rights(context: &Context, scope: &Scope) -> Result<(), Failure> {
     let reasons = [
         (Area::Wallet, "wallet:read_write lets the key withdraw"),
-        (Area::Account, "account:read_write lets the key manage keys, its own rights among them"),
+        (
+            Area::Account,
+            "account:read_write lets the key manage keys, its own rights among them",
+        ),
     ];
     for (area, why) in reasons {
         if scope.level(&area) == Level::ReadWrite {
@@ -117,8 +136,17 @@ fn confirm_rights(context: &Context, scope: &Scope) -> Result<(), Failure> {
 }
 
 /// Tells whether an interrupted operation is the one that is now asked for.
-fn same_wish(intent: &Intent, operation: Operation, network: &Network, spec: &Specification) -> Result<bool, Failure> {
-    Ok(intent.operation == operation && intent.place.network()? == *network && intent.spec == *spec)
+fn same_wish(
+    intent: &Intent,
+    operation: Operation,
+    network: &Network,
+    spec: &Specification,
+) -> Result<bool, Failure> {
+    Ok(
+        intent.operation == operation
+            && intent.place.network()? == *network
+            && intent.spec == *spec,
+    )
 }
 
 /// Lets an interrupted operation go of which the exchange cannot have heard.
@@ -150,12 +178,19 @@ fn plan(
         format!("would register it on {network} as {}", spec.label),
     ];
     if spec.whitelist.is_empty() {
-        steps.push(format!("would give it {} at once, usable from any address", spec.scope));
+        steps.push(format!(
+            "would give it {} at once, usable from any address",
+            spec.scope
+        ));
         steps.push("would prove it by a signed login".into());
     } else {
         let list: Vec<&str> = spec.whitelist.iter().map(Whitelisted::as_str).collect();
         steps.push("would prove it by a signed login while it has no rights".into());
-        steps.push(format!("would give it {} and the whitelist {} in one edit", spec.scope, list.join(" ")));
+        steps.push(format!(
+            "would give it {} and the whitelist {} in one edit",
+            spec.scope,
+            list.join(" ")
+        ));
     }
     keys::plan(context, &steps)
 }
@@ -198,7 +233,12 @@ fn registration(outcomes: &Outcomes) -> Value {
 }
 
 /// Carries a registration from wherever it stands to its end.
-fn finish(context: &Context, intent: Intent, sealing: &Sealing, admin: &AdminArgs) -> Result<Done, Failure> {
+fn finish(
+    context: &Context,
+    intent: Intent,
+    sealing: &Sealing,
+    admin: &AdminArgs,
+) -> Result<Done, Failure> {
     let action = intent.operation.as_str();
     let (name, network) = (intent.name.clone(), intent.place.network()?);
     let result = runtime()?.block_on(carry_out(context, intent, &network, sealing, admin));
@@ -258,8 +298,9 @@ fn make_key(
     sealing: &Sealing,
 ) -> Result<PrivateKey, Failure> {
     context.store.announce(intent)?;
-    let kept = keys::make(context, intent.spec.algorithm)
-        .and_then(|key| keys::keep(context, &intent.name, &key, passphrase, &sealing.plain).map(|()| key));
+    let kept = keys::make(context, intent.spec.algorithm).and_then(|key| {
+        keys::keep(context, &intent.name, &key, passphrase, &sealing.plain).map(|()| key)
+    });
     match kept {
         Ok(key) => {
             let fingerprint = key.public().fingerprint();
@@ -281,22 +322,33 @@ fn tell(context: &Context, event: &Event<'_>) {
     let output = context.output;
     match event {
         Event::OperatorLoggedIn => output.remark("the administrator has logged in"),
-        Event::Creating(scope) => output.remark(format!("registering the public half with scope {scope}")),
+        Event::Creating(scope) => {
+            output.remark(format!("registering the public half with scope {scope}"))
+        }
         Event::Searching => output.remark("looking for the key among the account's keys"),
-        Event::Registered(key) => output.remark(format!("the exchange has it as {} (id {})", key.client_id, key.id)),
-        Event::LabelDiffers(label) => output.remark(format!("warning: the exchange labels it {label:?}")),
+        Event::Registered(key) => output.remark(format!(
+            "the exchange has it as {} (id {})",
+            key.client_id, key.id
+        )),
+        Event::LabelDiffers(label) => {
+            output.remark(format!("warning: the exchange labels it {label:?}"))
+        }
         Event::FingerprintDiffers => {
             output.remark("warning: the exchange names this RSA key by another fingerprint; its public key is ours");
         }
-        Event::Proven(scope) => output.remark(format!("proved it by a signed login, which was granted {scope}")),
+        Event::Proven(scope) => output.remark(format!(
+            "proved it by a signed login, which was granted {scope}"
+        )),
         Event::Granted(scope, whitelist) => {
             let list: Vec<&str> = whitelist.iter().map(Whitelisted::as_str).collect();
-            output.remark(format!("gave it scope {scope} and whitelist {} in one edit", list.join(" ")));
+            output.remark(format!(
+                "gave it scope {scope} and whitelist {} in one edit",
+                list.join(" ")
+            ));
         }
         Event::NotFromHere => {
             output.remark("this host is not on its whitelist: the key works from there only, which was not tried");
         }
-        _ => {}
     }
 }
 
@@ -310,15 +362,20 @@ fn prove_again(
 ) -> Result<(), Failure> {
     let record = context.store.record(name)?;
     let Some(known) = &record.registration else {
-        return Err(Failure::refused(format!("there is already a key named {name}, which is not registered"))
-            .hint(format!("register it with \"derikey register {name}\", or choose another name")));
+        return Err(Failure::refused(format!(
+            "there is already a key named {name}, which is not registered"
+        ))
+        .hint(format!(
+            "register it with \"derikey register {name}\", or choose another name"
+        )));
     };
     let differences = provision::differences(known, record.algorithm, network, spec);
     if !differences.is_empty() {
-        return Err(
-            Failure::refused(format!("{name} is registered otherwise: {}", differences.join("; ")))
-                .hint("nothing was changed; choose another name, or change the key at the exchange"),
-        );
+        return Err(Failure::refused(format!(
+            "{name} is registered otherwise: {}",
+            differences.join("; ")
+        ))
+        .hint("nothing was changed; choose another name, or change the key at the exchange"));
     }
     let key = context.unlock(name, &record, passphrase)?;
     let public = key.public().clone();
@@ -328,7 +385,9 @@ fn prove_again(
         match provision::prove(&connection.exchange, &known.client_id, &signer, &spec.scope).await {
             Ok((_, proven)) => Ok(Some(proven.granted().clone())),
             // Its whitelist need not hold this host.
-            Err(crate::Error::Exchange(error)) if error.is_credentials() && !known.whitelist.is_empty() => {
+            Err(crate::Error::Exchange(error))
+                if error.is_credentials() && !known.whitelist.is_empty() =>
+            {
                 tell(context, &Event::NotFromHere);
                 Ok(None)
             }
@@ -338,7 +397,11 @@ fn prove_again(
     audit(context, "prove", name, network, Some(&public), &result)?;
     let granted = result?;
     let registration = Registration {
-        proven: if granted.is_some() { Some(now()) } else { known.proven },
+        proven: if granted.is_some() {
+            Some(now())
+        } else {
+            known.proven
+        },
         ..known.clone()
     };
     context.store.write_record(
@@ -348,11 +411,16 @@ fn prove_again(
             ..record.clone()
         },
     )?;
-    context.output.remark(format!("{name} is registered like that already; proved it again"));
+    context.output.remark(format!(
+        "{name} is registered like that already; proved it again"
+    ));
     Done {
         name: name.clone(),
         public,
-        outcomes: Outcomes { registration, granted },
+        outcomes: Outcomes {
+            registration,
+            granted,
+        },
         changed: false,
     }
     .print(context)
@@ -367,7 +435,9 @@ pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
         Some(id) => Some(id.clone()),
         None => paste(context, &name, &network, &public)?,
     };
-    let Some(client_id) = typed else { return Ok(()) };
+    let Some(client_id) = typed else {
+        return Ok(());
+    };
     let client_id = client_id.parse()?;
     if let Some(known) = &record.registration
         && (known.client_id != client_id || known.network != network)
@@ -379,7 +449,12 @@ pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
         .hint("a key belongs to one network and one client id for ever; make another with \"derikey generate\""));
     }
     if context.global.dry_run {
-        return keys::plan(context, &[format!("would log in on {network} as {client_id} with {name} and bind it")]);
+        return keys::plan(
+            context,
+            &[format!(
+                "would log in on {network} as {client_id} with {name} and bind it"
+            )],
+        );
     }
     let _lock = context.lock(&name)?;
     let key = context.unlock_on(&name, Some(&network), &args.passphrase)?;
@@ -392,7 +467,13 @@ pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
     audit(context, "adopt", &name, &network, Some(&public), &result)?;
     let outcomes = result?;
     let registration = Some(outcomes.registration.clone());
-    context.store.write_record(&name, &Record { registration, ..record })?;
+    context.store.write_record(
+        &name,
+        &Record {
+            registration,
+            ..record
+        },
+    )?;
     Done {
         name,
         public,
@@ -403,7 +484,12 @@ pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
 }
 
 /// Says what to paste where; a person at the terminal is asked for what the form shows then.
-fn paste(context: &Context, name: &KeyName, network: &Network, public: &PublicKey) -> Result<Option<String>, Failure> {
+fn paste(
+    context: &Context,
+    name: &KeyName,
+    network: &Network,
+    public: &PublicKey,
+) -> Result<Option<String>, Failure> {
     let site = match network.endpoint() {
         Some(endpoint) => endpoint.as_str().trim_end_matches("/api/v2").to_owned(),
         None => "the sandbox, which has no web form: use \"derikey register\" there".into(),
@@ -418,7 +504,7 @@ fn paste(context: &Context, name: &KeyName, network: &Network, public: &PublicKe
     if context.output.json {
         return Ok(None);
     }
-    let Some(mut terminal) = context.terminal() else {
+    let Some(terminal) = context.terminal() else {
         return Ok(None);
     };
     let typed = terminal.ask("Client id (empty to do it later): ")?;
@@ -452,7 +538,11 @@ pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
     let value = json!({"resumed": resumed});
     context.output.result(&value, || {
         let texts: Vec<String> = resumed.iter().map(keys::lines).collect();
-        if texts.is_empty() { "nothing to finish".into() } else { texts.join("\n") }
+        if texts.is_empty() {
+            "nothing to finish".into()
+        } else {
+            texts.join("\n")
+        }
     })
 }
 
@@ -483,7 +573,11 @@ pub(super) fn status(context: &Context) -> Result<(), Failure> {
         .collect();
     context.output.result(&json!({"pending": shown}), || {
         let texts: Vec<String> = intents.iter().map(pending).collect();
-        if texts.is_empty() { "nothing is under way".into() } else { texts.join("\n") }
+        if texts.is_empty() {
+            "nothing is under way".into()
+        } else {
+            texts.join("\n")
+        }
     })
 }
 

@@ -96,8 +96,16 @@ impl Failure {
             }
             writeln!(stderr, "{}", json!({"error": error}))
         } else {
-            let hint = self.hint.as_ref().map(|hint| format!("\nderikey: hint: {hint}"));
-            writeln!(stderr, "derikey: error: {}{}", self.message, hint.unwrap_or_default())
+            let hint = self
+                .hint
+                .as_ref()
+                .map(|hint| format!("\nderikey: hint: {hint}"));
+            writeln!(
+                stderr,
+                "derikey: error: {}{}",
+                self.message,
+                hint.unwrap_or_default()
+            )
         };
         ExitCode::from(self.exit)
     }
@@ -113,7 +121,11 @@ pub(super) struct Output {
 
 impl Output {
     /// Writes a result: one JSON object, or text for people.
-    pub(super) fn result(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    pub(super) fn result(
+        self,
+        value: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
         let text = if self.json {
             serde_json::to_string(value).map_err(|error| Failure::unexpected(error.to_string()))?
         } else {
@@ -146,9 +158,9 @@ impl Output {
 pub(super) fn write_out(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::unexpected(format!("standard output cannot be written: {error}")))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::unexpected(
+            format!("standard output cannot be written: {error}"),
+        )),
         _ => Ok(()),
     }
 }
@@ -281,11 +293,19 @@ impl From<key::Error> for Failure {
             E::Forged | E::Signature => return Self::verification(message),
             E::Library { .. } | E::Thread(_) => return Self::unexpected(message),
             E::Empty => "is it the right file?",
-            E::Sealed => "give the passphrase with --passphrase-file, -fd or -command, or on a terminal",
+            E::Sealed => {
+                "give the passphrase with --passphrase-file, -fd or -command, or on a terminal"
+            }
             E::WrongPassphrase => "check the passphrase; a line break at its end does not count",
-            E::EmptyPassphrase => "a key without a passphrase needs --no-passphrase and --insecure together",
-            E::Public => "the private half begins with BEGIN PRIVATE KEY or BEGIN ENCRYPTED PRIVATE KEY",
-            E::Costly { .. } => "seal it again with usual parameters, such as \"openssl pkcs8 -topk8 -v2 aes-256-cbc\"",
+            E::EmptyPassphrase => {
+                "a key without a passphrase needs --no-passphrase and --insecure together"
+            }
+            E::Public => {
+                "the private half begins with BEGIN PRIVATE KEY or BEGIN ENCRYPTED PRIVATE KEY"
+            }
+            E::Costly { .. } => {
+                "seal it again with usual parameters, such as \"openssl pkcs8 -topk8 -v2 aes-256-cbc\""
+            }
             E::RsaSize { .. } => "make a new one with \"derikey generate\"; Ed25519 is recommended",
             E::Unsupported { .. } | E::RsaExponent => "make a new one with \"derikey generate\"",
             E::HardwareKey => "such a key cannot be imported; make one with \"derikey generate\"",
@@ -335,7 +355,9 @@ impl From<exchange::Error> for Failure {
 
 /// What to do about each refusal that the exchange documents.
 fn refused(message: String, refusal: &Refusal) -> Failure {
-    let wait = refusal.wait.map_or_else(|| "a while".into(), |wait| format!("{wait} s"));
+    let wait = refusal
+        .wait
+        .map_or_else(|| "a while".into(), |wait| format!("{wait} s"));
     let failure = match refusal.kind() {
         Kind::Credentials => Failure::rejected(message).hint(
             "the key may be disabled, its whitelist may leave this host out, or the client id may be another key's; \

@@ -1,7 +1,6 @@
 //! Where one-time codes come from: a descriptor, a program, a seed, a person.
 
 use std::{
-    collections::BTreeSet,
     fs::File,
     io::Read,
     time::{SystemTime, UNIX_EPOCH},
@@ -26,7 +25,7 @@ pub(super) struct Codes<'a> {
     context: &'a Context,
     from: From,
     /// Codes that were given away in this run.
-    given: BTreeSet<Zeroizing<String>>,
+    given: Vec<Zeroizing<String>>,
 }
 
 enum From {
@@ -40,7 +39,8 @@ impl<'a> Codes<'a> {
     /// Opens whatever was named; reads no code yet.
     pub(super) fn open(context: &'a Context, args: &AdminArgs) -> Result<Self, Failure> {
         let config = &context.config;
-        let typed = args.totp_fd.is_some() || args.totp_command.is_some() || args.totp_seed_file.is_some();
+        let typed =
+            args.totp_fd.is_some() || args.totp_command.is_some() || args.totp_seed_file.is_some();
         let (command, seed) = if typed {
             (&args.totp_command, &args.totp_seed_file)
         } else {
@@ -58,7 +58,7 @@ impl<'a> Codes<'a> {
         Ok(Self {
             context,
             from,
-            given: BTreeSet::new(),
+            given: Vec::new(),
         })
     }
 
@@ -74,8 +74,12 @@ impl<'a> Codes<'a> {
             From::Seed(totp) => from_seed(self.context, totp),
             From::Person => {
                 let site = challenge.rp_id().unwrap_or("the exchange");
-                let site: String = site.chars().filter(char::is_ascii_graphic).take(64).collect();
-                let mut terminal = self
+                let site: String = site
+                    .chars()
+                    .filter(char::is_ascii_graphic)
+                    .take(64)
+                    .collect();
+                let terminal = self
                     .context
                     .terminal()
                     .ok_or_else(|| no_code("none was given and nobody can be asked"))?;
@@ -93,15 +97,20 @@ impl SecondFactor for Codes<'_> {
         // A program shows the same code for half a minute, and a code is sent once.
         if self.given.contains(&code) && matches!(self.from, From::Program(_)) {
             let left = Totp::STEP - seconds_now() % Totp::STEP;
-            Waiting::count_down("waiting for the next code", left, self.context.output.shows_progress());
+            Waiting::count_down(
+                "waiting for the next code",
+                left,
+                self.context.output.shows_progress(),
+            );
             code = self.next(challenge)?;
         }
         if !(code.len() == 6 && code.bytes().all(|b| b.is_ascii_digit())) {
             return Err(no_code("what was given is not a code of six digits"));
         }
-        if !self.given.insert(code.clone()) {
+        if self.given.contains(&code) {
             return Err(no_code("the same code was given twice; a code works once"));
         }
+        self.given.push(code.clone());
         Ok(OneTimeCode::new(code.to_string()))
     }
 }
@@ -121,7 +130,9 @@ fn next_line(file: &mut File) -> Result<Zeroizing<String>, Error> {
             Ok(0) if line.is_empty() => return Err(no_code("no code is left to read")),
             Ok(0) => break,
             Ok(_) if byte == *b"\n" => break,
-            Ok(_) if line.len() == 63 => return Err(no_code("what was given is not a code of six digits")),
+            Ok(_) if line.len() == 63 => {
+                return Err(no_code("what was given is not a code of six digits"));
+            }
             Ok(_) => line.extend(byte.map(char::from)),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(no_code(&format!("the code cannot be read: {error}"))),
@@ -145,10 +156,16 @@ fn from_seed(context: &Context, totp: &Totp) -> Result<Zeroizing<String>, Error>
         if claimed {
             return Ok(Zeroizing::new(totp.code(step).expose().to_owned()));
         }
-        Waiting::count_down("waiting for the next one-time code", left, context.output.shows_progress());
+        Waiting::count_down(
+            "waiting for the next one-time code",
+            left,
+            context.output.shows_progress(),
+        );
     }
 }
 
 fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

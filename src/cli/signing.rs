@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     args::{Auth, MomentArgs, PassphraseArgs, SignAuth, SignRequest, Token, TokenFormat, Verify},
     connect::{Connection, runtime},
-    context::{Context, SystemStamper, now},
+    context::{Context, SystemStamper},
     keys,
     report::{self, Failure},
 };
@@ -35,7 +35,9 @@ pub(super) fn auth(context: &Context, args: &Auth) -> Result<(), Failure> {
 
 pub(super) fn token(context: &Context, args: &Token) -> Result<(), Failure> {
     let (_, session) = log_in(context, &args.auth)?;
-    let expires_at = Moment(SystemTime::now() + Duration::from_secs(session.expires_in.min(u64::from(u32::MAX))));
+    let expires_at = Moment(
+        SystemTime::now() + Duration::from_secs(session.expires_in.min(u64::from(u32::MAX))),
+    );
     let token = session.access_token.expose();
     // The one command whose business it is to print a token.
     let text = match args.format {
@@ -65,7 +67,10 @@ fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Fai
     let record = context.store.record(&name)?;
     let known = registered(&name, &record)?.clone();
     context.check_network(&name, &known.network)?;
-    let signer = LocalSigner::new(context.unlock(&name, &record, &args.passphrase)?, SystemStamper);
+    let signer = LocalSigner::new(
+        context.unlock(&name, &record, &args.passphrase)?,
+        SystemStamper,
+    );
     let scope = LoginScope {
         areas: asked.as_ref(),
         session: Some(&session),
@@ -98,14 +103,21 @@ fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Fai
 
 fn registered<'a>(name: &KeyName, record: &'a Record) -> Result<&'a Registration, Failure> {
     record.registration.as_ref().ok_or_else(|| {
-        Failure::refused(format!("{name} is not registered at an exchange"))
-            .hint(format!("register it with \"derikey register {name}\", or bind it with \"derikey adopt {name}\""))
+        Failure::refused(format!("{name} is not registered at an exchange")).hint(format!(
+            "register it with \"derikey register {name}\", or bind it with \"derikey adopt {name}\""
+        ))
     })
 }
 
 pub(super) fn sign_auth(context: &Context, args: &SignAuth) -> Result<(), Failure> {
     let scope: Option<Scope> = args.scope.as_deref().map(str::parse).transpose()?;
-    let (client_id, signer) = open(context, &args.name.name, args.client_id.as_deref(), &args.moment, &args.passphrase)?;
+    let (client_id, signer) = open(
+        context,
+        &args.name.name,
+        args.client_id.as_deref(),
+        &args.moment,
+        &args.passphrase,
+    )?;
     let scope = LoginScope {
         areas: scope.as_ref(),
         session: None,
@@ -117,8 +129,18 @@ pub(super) fn sign_auth(context: &Context, args: &SignAuth) -> Result<(), Failur
 }
 
 pub(super) fn sign_request(context: &Context, args: &SignRequest) -> Result<(), Failure> {
-    let purpose = request(&args.request.method, &args.request.path, args.request.body.as_deref())?;
-    let (client_id, signer) = open(context, &args.name.name, args.client_id.as_deref(), &args.moment, &args.passphrase)?;
+    let purpose = request(
+        &args.request.method,
+        &args.request.path,
+        args.request.body.as_deref(),
+    )?;
+    let (client_id, signer) = open(
+        context,
+        &args.name.name,
+        args.client_id.as_deref(),
+        &args.moment,
+        &args.passphrase,
+    )?;
     let signed = signer.sign(&purpose)?;
     let authorization = exchange::authorization(&client_id, &signed);
     let value = json!({
@@ -126,7 +148,9 @@ pub(super) fn sign_request(context: &Context, args: &SignRequest) -> Result<(), 
         "timestamp": signed.stamp.timestamp,
         "nonce": signed.stamp.nonce,
     });
-    context.output.result(&value, || format!("Authorization: {authorization}"))
+    context
+        .output
+        .result(&value, || format!("Authorization: {authorization}"))
 }
 
 /// Builds what is signed of a REST request, and refuses what no request can be.
@@ -214,7 +238,9 @@ pub(super) fn verify(context: &Context, args: &Verify) -> Result<(), Failure> {
         "timestamp": claim.stamp.timestamp,
         "nonce": claim.stamp.nonce,
     });
-    context.output.result(&value, || format!("the signature is that of {}", key.fingerprint()))
+    context.output.result(&value, || {
+        format!("the signature is that of {}", key.fingerprint())
+    })
 }
 
 /// What somebody says to have signed.
@@ -268,24 +294,36 @@ impl Claim {
     }
 
     /// Reads the `Authorization` header of a REST request, or the JSON that holds it.
-    fn request(text: &str, method: &str, path: &str, body: Option<&PathBuf>) -> Result<Self, Failure> {
+    fn request(
+        text: &str,
+        method: &str,
+        path: &str,
+        body: Option<&PathBuf>,
+    ) -> Result<Self, Failure> {
         #[derive(Deserialize)]
         struct Signed {
             authorization: String,
         }
-        let header = serde_json::from_str(text).map_or_else(|_| text.to_owned(), |s: Signed| s.authorization);
+        let header = serde_json::from_str(text)
+            .map_or_else(|_| text.to_owned(), |s: Signed| s.authorization);
         let header = header.trim();
         let value = match header.split_once(':') {
             Some((name, value)) if name.eq_ignore_ascii_case("authorization") => value.trim(),
             _ => header,
         };
-        let (scheme, fields) = value.split_once(' ').ok_or_else(|| unreadable("it is no Authorization header"))?;
+        let (scheme, fields) = value
+            .split_once(' ')
+            .ok_or_else(|| unreadable("it is no Authorization header"))?;
         if !scheme.eq_ignore_ascii_case("deri-hmac-sha256") {
             return Err(unreadable("its scheme is not deri-hmac-sha256"));
         }
         let field = |wanted: &str| {
-            let mut pairs = fields.split(',').filter_map(|pair| pair.trim().split_once('='));
-            let found = pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned());
+            let mut pairs = fields
+                .split(',')
+                .filter_map(|pair| pair.trim().split_once('='));
+            let found = pairs
+                .find(|(name, _)| *name == wanted)
+                .map(|(_, value)| value.to_owned());
             found.ok_or_else(|| unreadable("it lacks one of id, ts, nonce and sig"))
         };
         Ok(Self {
@@ -302,13 +340,18 @@ fn unreadable(problem: &str) -> Failure {
 }
 
 fn plain(client_id: &str) -> Result<String, Failure> {
-    let id: ClientId = client_id.parse().map_err(|_| unreadable("its client id is none"))?;
+    let id: ClientId = client_id
+        .parse()
+        .map_err(|_| unreadable("its client id is none"))?;
     Ok(id.to_string())
 }
 
 /// Timestamps come as a number, and as a string from some clients.
 fn stamp(timestamp: &str, nonce: &str) -> Result<Stamp, Failure> {
-    let millis = timestamp.trim_matches('"').parse().map_err(|_| unreadable("its timestamp is none"))?;
+    let millis = timestamp
+        .trim_matches('"')
+        .parse()
+        .map_err(|_| unreadable("its timestamp is none"))?;
     Ok(Stamp {
         timestamp: Timestamp(millis),
         nonce: nonce.parse().map_err(|_| unreadable("its nonce is none"))?,

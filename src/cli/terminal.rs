@@ -50,12 +50,16 @@ pub(super) struct Terminal {
 impl Terminal {
     /// Opens the terminal that started the program, if there is one.
     pub(super) fn open() -> Option<Self> {
-        let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
+        let tty = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")
+            .ok()?;
         tty.is_terminal().then_some(Self { tty })
     }
 
     /// Asks for a secret, without echo.
-    pub(super) fn ask_secret(&mut self, question: &str) -> Result<Zeroizing<String>, Failure> {
+    pub(super) fn ask_secret(&self, question: &str) -> Result<Zeroizing<String>, Failure> {
         self.say(question)?;
         let answer = {
             let quiet = Quiet::begin(&self.tty)?;
@@ -68,17 +72,19 @@ impl Terminal {
     }
 
     /// Asks for something that may be seen.
-    pub(super) fn ask(&mut self, question: &str) -> Result<Zeroizing<String>, Failure> {
+    pub(super) fn ask(&self, question: &str) -> Result<Zeroizing<String>, Failure> {
         self.say(question)?;
         self.read_line(None)
     }
 
-    fn say(&mut self, text: &str) -> Result<(), Failure> {
-        let written = self.tty.write_all(text.as_bytes()).and_then(|()| self.tty.flush());
-        written.map_err(|error| Failure::unexpected(format!("the terminal cannot be written to: {error}")))
+    fn say(&self, text: &str) -> Result<(), Failure> {
+        let written = (&self.tty).write_all(text.as_bytes());
+        written.map_err(|error| {
+            Failure::unexpected(format!("the terminal cannot be written to: {error}"))
+        })
     }
 
-    fn read_line(&mut self, signals: Option<&UnixStream>) -> Result<Zeroizing<String>, Failure> {
+    fn read_line(&self, signals: Option<&UnixStream>) -> Result<Zeroizing<String>, Failure> {
         let mut line = Zeroizing::new(Vec::with_capacity(LONGEST));
         loop {
             if let Some(signals) = signals {
@@ -88,7 +94,11 @@ impl Terminal {
                 ];
                 match poll(&mut fds, None) {
                     Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                    Err(error) => return Err(Failure::unexpected(format!("the terminal cannot be read: {error}"))),
+                    Err(error) => {
+                        return Err(Failure::unexpected(format!(
+                            "the terminal cannot be read: {error}"
+                        )));
+                    }
                 }
                 let [typed, signalled] = fds;
                 if !signalled.revents().is_empty() {
@@ -99,16 +109,22 @@ impl Terminal {
                 }
             }
             let mut byte = Zeroizing::new([0]);
-            match self.tty.read(&mut *byte) {
+            match (&self.tty).read(&mut *byte) {
                 Ok(0) => return Err(Failure::interrupted()),
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Failure::unexpected(format!("the terminal cannot be read: {error}"))),
+                Err(error) => {
+                    return Err(Failure::unexpected(format!(
+                        "the terminal cannot be read: {error}"
+                    )));
+                }
             }
             match *byte {
                 [b'\n' | b'\r'] => break,
                 _ if line.len() == LONGEST => {
-                    return Err(Failure::usage(format!("the answer is longer than {LONGEST} bytes")));
+                    return Err(Failure::usage(format!(
+                        "the answer is longer than {LONGEST} bytes"
+                    )));
                 }
                 [other] => line.push(other),
             }
@@ -130,16 +146,21 @@ struct Quiet<'a> {
 
 impl<'a> Quiet<'a> {
     fn begin(tty: &'a File) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| Failure::unexpected(format!("the terminal cannot be set up: {error}"));
+        let failed = |error: std::io::Error| {
+            Failure::unexpected(format!("the terminal cannot be set up: {error}"))
+        };
         let (signals, sender) = UnixStream::pair().map_err(failed)?;
         let mut registered = Vec::new();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             let sender = sender.try_clone().map_err(failed)?;
-            registered.push(signal_hook::low_level::pipe::register(signal, sender).map_err(failed)?);
+            registered
+                .push(signal_hook::low_level::pipe::register(signal, sender).map_err(failed)?);
         }
         let before = tcgetattr(tty).map_err(|errno| failed(errno.into()))?;
         let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL);
+        silent
+            .local_modes
+            .remove(LocalModes::ECHO | LocalModes::ECHONL);
         if let Some(at_once) = AT_ONCE.get() {
             at_once.store(false, Ordering::SeqCst);
         }

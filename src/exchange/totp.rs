@@ -45,11 +45,26 @@ impl Totp {
         }
         let secret = totp_rs::Secret::try_from_base32(text.as_str())
             .map_err(|_| bad("it holds something else than the base32 letters A-Z and 2-7"))?;
-        Ok(Self(
-            totp_rs::Builder::new()
-                .with_secret(secret)
-                .build_noncompliant(),
-        ))
+        let digest = Sha256::new()
+            .chain_update(TAG_DOMAIN)
+            .chain_update(secret.as_bytes())
+            .finalize();
+        let tag = digest
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let inner = totp_rs::Builder::new()
+            .with_secret(secret)
+            .build_noncompliant();
+        Ok(Self { inner, tag })
+    }
+
+    /// Returns a name for the seed under which its used steps are kept.
+    ///
+    /// Eight bytes of a hash over a seed of at least 80 random bits lead nowhere.
+    pub fn tag(&self) -> &str {
+        &self.tag
     }
 
     /// Returns the number of the step at a moment given in seconds since the Unix epoch.
@@ -59,7 +74,11 @@ impl Totp {
 
     /// Returns the code of a step.
     pub fn code(&self, step: u64) -> OneTimeCode {
-        OneTimeCode::new(self.inner.generate(step.saturating_mul(Self::STEP)).to_string())
+        OneTimeCode::new(
+            self.inner
+                .generate(step.saturating_mul(Self::STEP))
+                .to_string(),
+        )
     }
 }
 
