@@ -1,8 +1,11 @@
 use std::{fmt, str::FromStr};
 
 use ::pkcs8::{
-    EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef,
-    der::{Decode, Encode, ErrorKind, asn1::OctetStringRef},
+    AlgorithmIdentifierRef, EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef,
+    der::{
+        Decode, Encode, ErrorKind, SliceReader,
+        asn1::{AnyRef, OctetStringRef},
+    },
     pkcs5::{EncryptionScheme, pbes2},
 };
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
@@ -108,6 +111,7 @@ impl<'a> Sealed<'a> {
     pub(super) fn read(der: &'a [u8]) -> Result<Self, Error> {
         let info = EncryptedPrivateKeyInfoRef::from_der(der).map_err(|e| match e.kind() {
             ErrorKind::OidUnknown { .. } => Error::UnsupportedSealing,
+            _ if !is_pbes2(der) => Error::UnsupportedSealing,
             _ => Error::Malformed {
                 what: "encrypted PKCS#8 key",
             },
@@ -141,6 +145,15 @@ impl<'a> Sealed<'a> {
             result => result,
         }
     }
+}
+
+/// PBES1 and the schemes of PKCS#12 have parameters of other shapes.
+fn is_pbes2(der: &[u8]) -> bool {
+    let method = AnyRef::from_der(der).and_then(|info| {
+        let mut reader = SliceReader::new(info.value())?;
+        AlgorithmIdentifierRef::decode(&mut reader)
+    });
+    method.is_ok_and(|method| method.oid == pbes2::PBES2_OID)
 }
 
 fn check_cost(kdf: &pbes2::Kdf) -> Result<(), Error> {
