@@ -6,7 +6,7 @@ use ::pkcs8::{
         Decode, Encode, ErrorKind, SliceReader,
         asn1::{AnyRef, OctetStringRef},
     },
-    pkcs5::{EncryptionScheme, pbes2},
+    pkcs5::{self, EncryptionScheme, pbes2},
 };
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use pkcs1::RsaPrivateKeyRef;
@@ -139,7 +139,10 @@ impl<'a> Sealed<'a> {
         let der = self
             .parameters
             .decrypt_in_place(passphrase.expose(), &mut buffer)
-            .map_err(|_| Error::WrongPassphrase)?;
+            .map_err(|e| match e {
+                pkcs5::Error::DecryptFailed => Error::WrongPassphrase,
+                _ => Error::UnsupportedSealing,
+            })?;
         match read(der) {
             Err(Error::Malformed { .. }) => Err(Error::WrongPassphrase),
             result => result,
