@@ -45,6 +45,11 @@ pub const MAX_INPUT: usize = 64 * 1024;
 
 /// A private key that Deribit takes the public half of.
 ///
+/// ```
+/// fn once(key: derikey::key::PrivateKey) -> [derikey::key::PrivateKey; 1] {
+///     [key]
+/// }
+/// ```
 /// ```compile_fail
 /// fn twice(key: derikey::key::PrivateKey) -> [derikey::key::PrivateKey; 2] {
 ///     [key.clone(), key] // no Clone

@@ -1,9 +1,12 @@
 use std::{fmt, str::FromStr};
 
 use ::pkcs8::{
-    EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef,
-    der::{Decode, Encode, ErrorKind, asn1::OctetStringRef},
-    pkcs5::{EncryptionScheme, pbes2},
+    AlgorithmIdentifierRef, EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef,
+    der::{
+        Decode, Encode, ErrorKind, SliceReader,
+        asn1::{AnyRef, OctetStringRef},
+    },
+    pkcs5::{self, EncryptionScheme, pbes2},
 };
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use pkcs1::RsaPrivateKeyRef;
@@ -108,6 +111,7 @@ impl<'a> Sealed<'a> {
     pub(super) fn read(der: &'a [u8]) -> Result<Self, Error> {
         let info = EncryptedPrivateKeyInfoRef::from_der(der).map_err(|e| match e.kind() {
             ErrorKind::OidUnknown { .. } => Error::UnsupportedSealing,
+            _ if !is_pbes2(der) => Error::UnsupportedSealing,
             _ => Error::Malformed {
                 what: "encrypted PKCS#8 key",
             },
@@ -135,12 +139,24 @@ impl<'a> Sealed<'a> {
         let der = self
             .parameters
             .decrypt_in_place(passphrase.expose(), &mut buffer)
-            .map_err(|_| Error::WrongPassphrase)?;
+            .map_err(|e| match e {
+                pkcs5::Error::DecryptFailed => Error::WrongPassphrase,
+                _ => Error::UnsupportedSealing,
+            })?;
         match read(der) {
             Err(Error::Malformed { .. }) => Err(Error::WrongPassphrase),
             result => result,
         }
     }
+}
+
+/// PBES1 and the schemes of PKCS#12 have parameters of other shapes.
+fn is_pbes2(der: &[u8]) -> bool {
+    let method = AnyRef::from_der(der).and_then(|info| {
+        let mut reader = SliceReader::new(info.value())?;
+        AlgorithmIdentifierRef::decode(&mut reader)
+    });
+    method.is_ok_and(|method| method.oid == pbes2::PBES2_OID)
 }
 
 fn check_cost(kdf: &pbes2::Kdf) -> Result<(), Error> {

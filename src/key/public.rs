@@ -168,7 +168,7 @@ pub(super) fn rsa_size(modulus: &[u8], exponent: &[u8]) -> Result<Algorithm, Err
     };
     let wide = |value: u64, &byte: &u8| value.checked_mul(256)?.checked_add(byte.into());
     match exponent.iter().try_fold(0, wide) {
-        Some(value) if value >= 65537 && value < 1 << 33 && value % 2 == 1 => Ok(algorithm),
+        Some(value @ 65537..0x2_0000_0000) if value % 2 == 1 => Ok(algorithm),
         _ => Err(Error::RsaExponent),
     }
 }

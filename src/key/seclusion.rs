@@ -6,8 +6,8 @@ use super::Error;
 
 /// More than any of this work needs; given here so that the environment does not decide.
 const STACK: usize = 1 << 20;
-/// Deeper than any of this work reaches.
-const DEEP: usize = 1 << 17;
+/// Deeper than any of this work reaches: 128 KiB, in words.
+const DEEP: usize = 1 << 14;
 
 /// Does work that strews secrets over the stack on a thread that is then gone.
 ///
@@ -39,7 +39,7 @@ fn frame<T>(work: impl FnOnce() -> T) -> T {
 
 #[inline(never)]
 fn scrub() {
-    let mut stack = [0_u8; DEEP];
+    let mut stack = [0_u64; DEEP];
     stack.zeroize();
     hint::black_box(&stack);
 }
