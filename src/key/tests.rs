@@ -11,12 +11,12 @@ const SEED: &str = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae
 
 macro_rules! accepted {
     ($name:literal) => {
-        include_bytes!(concat!("../../tests/data/key-room/key-room/accepted/", $name)).as_slice()
+        include_bytes!(concat!("../../tests/data/key-room/accepted/", $name)).as_slice()
     };
 }
 macro_rules! refused {
     ($name:literal) => {
-        include_bytes!(concat!("../../tests/data/key-room/key-room/refused/", $name)).as_slice()
+        include_bytes!(concat!("../../tests/data/key-room/refused/", $name)).as_slice()
     };
 }
 
