@@ -51,6 +51,9 @@ impl Connection {
                 (Endpoint::from_str(sandbox.endpoint())?, Some(sandbox))
             }
         };
+        context
+            .output
+            .detail(format!("speaking to {network} at {endpoint}"));
         let authorities = context.authorities(network)?;
         let transport = Https::new(
             endpoint,

@@ -25,7 +25,7 @@ pub(super) struct Failure {
     exit: u8,
     message: String,
     hint: Option<String>,
-    exchange: Option<Refusal>,
+    exchange: Option<Box<Refusal>>,
 }
 
 macro_rules! kinds {
@@ -47,7 +47,6 @@ impl Failure {
         second_factor = 6,
         key = 7,
         refused = 8,
-        unfinished = 9,
         verification = 11,
         try_again = 75,
     }
@@ -81,7 +80,7 @@ impl Failure {
     }
 
     fn with_exchange(mut self, refusal: &Refusal) -> Self {
-        self.exchange = Some(refusal.clone());
+        self.exchange = Some(Box::new(refusal.clone()));
         self
     }
 
@@ -143,7 +142,7 @@ impl Output {
 
     /// Says something that only the curious want to know.
     pub(super) fn detail(self, text: impl AsRef<str>) {
-        if self.verbose > 0 {
+        if self.verbose > 0 && !self.quiet {
             self.remark(text);
         }
     }

@@ -93,10 +93,14 @@ impl fmt::Display for Refusal {
 
 /// Returns remote text if it is words and nothing else.
 pub(super) fn words(text: &str) -> Option<String> {
-    let harmless = (1..=64).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_' || b == b' ')
-        // An unbroken run of mixed letters may be a piece of a token; the exchange's words are not.
-        && text.split([' ', '_']).all(|word| word.len() <= 24);
+    // A capital inside a word, or a very long word, may be a piece of a token.
+    let word = |word: &str| {
+        let rest = word
+            .strip_prefix(|c: char| c.is_ascii_uppercase())
+            .unwrap_or(word);
+        rest.len() <= 24 && rest.bytes().all(|b| b.is_ascii_lowercase())
+    };
+    let harmless = (1..=64).contains(&text.len()) && text.split([' ', '_']).all(word);
     harmless.then(|| text.to_owned())
 }
 
