@@ -275,6 +275,8 @@ pub struct Exchange<T> {
     network: Network,
     next_id: AtomicU64,
     testnet: OnceLock<bool>,
+    /// When the exchange got the last request, by its own clock: microseconds since 1970.
+    us_in: AtomicU64,
 }
 
 impl<T: Transport> Exchange<T> {
@@ -285,6 +287,7 @@ impl<T: Transport> Exchange<T> {
             network,
             next_id: AtomicU64::new(1),
             testnet: OnceLock::new(),
+            us_in: AtomicU64::new(0),
         }
     }
 
@@ -296,6 +299,12 @@ impl<T: Transport> Exchange<T> {
     /// Returns the transport.
     pub const fn transport(&self) -> &T {
         &self.transport
+    }
+
+    /// Returns when the exchange got the last request, by its own clock, in milliseconds since
+    /// the Unix epoch; nothing where it did not say.
+    pub fn received(&self) -> Option<u64> {
+        Some(self.us_in.load(Ordering::Relaxed) / 1000).filter(|received| *received > 0)
     }
 
     /// Makes one call and returns the reply, or the challenge that stands before it.
@@ -413,6 +422,8 @@ impl<T: Transport> Exchange<T> {
                 .check_testnet(said, self.testnet.get().copied())?;
             self.testnet.get_or_init(|| said);
         }
+        self.us_in
+            .store(answer.us_in.unwrap_or(0), Ordering::Relaxed);
         answer.outcome
     }
 

@@ -15,7 +15,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, symlink},
     path::{Path, PathBuf},
     str::FromStr,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ mod record;
 mod steps;
 
 pub use audit::Entry;
-pub use files::{Trust, read, read_to_limit};
+pub use files::{Trust, read, read_ours, read_to_limit};
 pub use journal::{Intent, Issued, Operation, Specification, Stage};
 pub use record::{Moment, Place, Record, Registration, State, Version};
 
@@ -231,22 +231,8 @@ impl Store {
     }
 
     fn entries(&self, dir: &str) -> Result<Vec<String>, Error> {
-        let path = self.root.join(dir);
-        let entries = match fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(files::at(&path)(error)),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(files::at(&path))?.file_name();
-            names.extend(
-                name.to_str()
-                    .filter(|name| !name.starts_with('.'))
-                    .map(str::to_owned),
-            );
-        }
-        names.sort_unstable();
+        let mut names = list(&self.root.join(dir))?;
+        names.retain(|name| !name.starts_with('.'));
         Ok(names)
     }
 
@@ -277,7 +263,10 @@ impl Store {
         let give_up = Instant::now() + patience;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Lock { _file: file }),
+                Ok(()) => {
+                    self.tidy(name)?;
+                    return Ok(Lock { _file: file });
+                }
                 Err(fs::TryLockError::Error(error)) => return Err(files::at(&path)(error)),
                 Err(fs::TryLockError::WouldBlock) if Instant::now() >= give_up => {
                     return Err(Error::Busy { name: name.clone() });
@@ -285,6 +274,41 @@ impl Store {
                 Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(25)),
             }
         }
+    }
+
+    /// Clears away what a process that was killed left half done, while nobody works on the key.
+    ///
+    /// A key that never got its place goes to the trash; drafts of files that are there go.
+    fn tidy(&self, name: &KeyName) -> Result<(), Error> {
+        let is_draft = |file: &str, of: &str| {
+            let middle = file.strip_prefix('.').and_then(|f| f.strip_suffix(".new"));
+            middle
+                .and_then(|m| m.strip_prefix(of))
+                .is_some_and(|rest| rest.starts_with('.'))
+        };
+        let keys = self.root.join("keys");
+        for file in list(&keys)?
+            .iter()
+            .filter(|file| is_draft(file, name.as_str()))
+        {
+            let grave = self.grave(name, Moment(SystemTime::UNIX_EPOCH))?;
+            files::rename_new(&keys.join(file), &grave)?;
+            files::sync_parent(&grave)?;
+        }
+        let key = self.key_dir(name);
+        let generations = list(&key)?
+            .into_iter()
+            .filter(|dir| dir.parse::<Generation>().is_ok());
+        for dir in generations.map(|dir| key.join(dir)) {
+            for file in list(&dir)?
+                .iter()
+                .filter(|file| file.starts_with('.') && file.ends_with(".new"))
+            {
+                let draft = dir.join(file);
+                fs::remove_file(&draft).map_err(files::at(&draft))?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the generation in use.
@@ -382,7 +406,7 @@ impl Store {
     /// [`Error::NoSuchKey`], [`Error::Unreadable`], and those of the file system.
     pub fn record(&self, name: &KeyName) -> Result<Record, Error> {
         let path = self.path(name, "key.toml")?;
-        let bytes = files::read_ours(&path, LARGEST_RECORD)?;
+        let bytes = read_ours(&path, LARGEST_RECORD)?;
         let unreadable = |problem: String| Error::Unreadable {
             path: path.clone(),
             problem,
@@ -405,7 +429,7 @@ impl Store {
     /// [`Error::NoSuchKey`], [`Error::Key`], and those of the file system.
     pub fn public(&self, name: &KeyName) -> Result<PublicKey, Error> {
         let path = self.path(name, "public.pem")?;
-        let pem = files::read_ours(&path, LARGEST_RECORD)?;
+        let pem = read_ours(&path, LARGEST_RECORD)?;
         PublicKey::read(&pem).map_err(|source| Error::Key { path, source })
     }
 
@@ -414,7 +438,7 @@ impl Store {
     /// # Errors
     /// [`Error::NoSuchKey`], and those of the file system.
     pub fn private_pem(&self, name: &KeyName) -> Result<Zeroizing<Vec<u8>>, Error> {
-        files::read_ours(&self.path(name, "private.pem")?, key::MAX_INPUT)
+        read_ours(&self.path(name, "private.pem")?, key::MAX_INPUT)
     }
 
     /// Opens the private key and compares it with `public.pem`; asks for a passphrase if need be.
@@ -427,7 +451,7 @@ impl Store {
         unlock: impl FnOnce() -> Result<P, E>,
     ) -> Result<PrivateKey, E> {
         let path = self.path(name, "private.pem")?;
-        let pem = files::read_ours(&path, key::MAX_INPUT)?;
+        let pem = read_ours(&path, key::MAX_INPUT)?;
         let unusable = |source| Error::Key {
             path: path.clone(),
             source,
@@ -505,13 +529,13 @@ impl Store {
         make: impl FnOnce() -> Zeroizing<String>,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
         let path = self.subdir("sandbox")?.join(file);
-        match files::read_ours(&path, LARGEST_RECORD) {
+        match read_ours(&path, LARGEST_RECORD) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             result => return result,
         }
         match files::write_new(&path, make().as_bytes()) {
             // Another process was faster; its text is the one that counts.
-            Ok(()) | Err(Error::Exists { .. }) => files::read_ours(&path, LARGEST_RECORD),
+            Ok(()) | Err(Error::Exists { .. }) => read_ours(&path, LARGEST_RECORD),
             Err(error) => Err(error),
         }
     }
@@ -527,4 +551,20 @@ fn write_record(
         problem: error.to_string(),
     })?;
     write(path, text.as_bytes())
+}
+
+/// Returns the names in a directory, sorted; none where there is no directory.
+fn list(dir: &Path) -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(files::at(dir)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(files::at(dir))?.file_name();
+        names.extend(name.to_str().map(str::to_owned));
+    }
+    names.sort_unstable();
+    Ok(names)
 }

@@ -19,7 +19,7 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
-    exchange::{Endpoint, Network},
+    exchange::{Endpoint, Network, Session},
     key::{KeyName, Nonce, PrivateKey, Stamp, Timestamp},
     secret::Passphrase,
     signer::{self, Stamper},
@@ -292,6 +292,17 @@ impl Context {
             .load(name, || self.passphrase(name, args, network))
     }
 
+    /// Says so when the clock is on its way to making logins fail, which it does at 60 seconds.
+    pub(super) fn warn_about_clock(&self, session: &Session) {
+        if let Some(skew) = session.skew.filter(|skew| skew.unsigned_abs() > 5_000) {
+            let direction = if skew > 0 { "ahead of" } else { "behind" };
+            self.output.remark(format!(
+                "warning: this clock is {} s {direction} the exchange's; at 60 s its signatures are refused",
+                skew.unsigned_abs() / 1000
+            ));
+        }
+    }
+
     /// Asks a yes-or-no question whose yes has consequences.
     pub(super) fn confirm(&self, why: &str, word: &str) -> Result<(), Failure> {
         if self.global.yes {
@@ -328,7 +339,7 @@ pub(super) fn wants_plain(plain: &Plain) -> Result<bool, Failure> {
 fn credential() -> Option<Source> {
     let dir = env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty())?;
     let path = Path::new(&dir).join("derikey.passphrase");
-    path.exists().then_some(Source::File(path))
+    path.exists().then_some(Source::Credential(path))
 }
 
 fn home(global: &Global) -> Result<PathBuf, Failure> {

@@ -267,6 +267,9 @@ async fn carry_out(
         // Most of what can go wrong shows here, before anything is written.
         desk.log_in().await?;
         tell(context, &Event::OperatorLoggedIn);
+        if let Some(session) = desk.session() {
+            context.warn_about_clock(session);
+        }
         make_key(context, &intent, new.as_deref(), sealing)?
     };
     if intent.stage < Stage::Generated {

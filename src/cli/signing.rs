@@ -84,6 +84,7 @@ fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Fai
         let session = provision::log_in(&connection.exchange, operator, &scope).await;
         session.map_err(Failure::from)
     })?;
+    context.warn_about_clock(&session);
     match asked {
         Some(asked) if session.scope != asked => Err(crate::Error::ScopeDiffers {
             asked,

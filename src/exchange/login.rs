@@ -221,4 +221,7 @@ pub struct Session {
     pub expires_in: u64,
     /// The areas that were granted, which may be fewer or more than were asked for.
     pub scope: Scope,
+    /// By how many milliseconds the signing clock was ahead of the exchange's, where it said.
+    #[serde(skip)]
+    pub skew: Option<i64>,
 }

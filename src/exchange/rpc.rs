@@ -70,6 +70,8 @@ impl<M: Method> Method for Answered<'_, M> {
 pub(super) struct Answer<R> {
     /// Whether the exchange says that it is the test network.
     pub(super) testnet: Option<bool>,
+    /// When the exchange got the request: microseconds since the Unix epoch.
+    pub(super) us_in: Option<u64>,
     pub(super) outcome: Result<Outcome<R>, Error>,
 }
 
@@ -83,6 +85,8 @@ struct Envelope<'a> {
     error: Option<Fault<'a>>,
     #[serde(default)]
     testnet: Option<bool>,
+    #[serde(borrow, rename = "usIn", default)]
+    us_in: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -110,6 +114,7 @@ pub(super) fn decode<R: DeserializeOwned>(
     let envelope: Envelope<'_> =
         serde_json::from_slice(&answer.body).map_err(|_| malformed("it is no JSON-RPC"))?;
     let testnet = envelope.testnet;
+    let us_in = envelope.us_in.and_then(|number| number.get().parse().ok());
     if let Some(theirs) = envelope.id.map(RawValue::get)
         && theirs.trim_matches('"') != id.to_string()
         && !(theirs == "null" && envelope.error.is_some())
@@ -127,7 +132,11 @@ pub(super) fn decode<R: DeserializeOwned>(
                 .map_err(|_| malformed("its result is not what the documentation promises")),
         },
     };
-    Ok(Answer { testnet, outcome })
+    Ok(Answer {
+        testnet,
+        us_in,
+        outcome,
+    })
 }
 
 /// Looks for a challenge, which comes as a result and not as an error (Deribit, "Security keys").

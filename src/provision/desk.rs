@@ -76,7 +76,10 @@ pub async fn log_in<'a, T: Transport>(
     loop {
         let login = operator.login(scope)?;
         let error = match exchange.call(Authority::Nobody, &login).await {
-            Ok(Outcome::Done(session)) => return Ok(session),
+            Ok(Outcome::Done(session)) => {
+                let skew = skew(exchange, &login);
+                return Ok(Session { skew, ..session });
+            }
             Ok(Outcome::Challenged(_)) => exchange::Error::NoSecondFactor {
                 problem: "the login itself wants one, which the documentation does not foresee"
                     .into(),
@@ -94,6 +97,18 @@ pub async fn log_in<'a, T: Transport>(
             _ => return Err(error.into()),
         }
     }
+}
+
+/// Returns by how many milliseconds the clock that signed was ahead, by the exchange's answer.
+fn skew<T: Transport>(exchange: &Exchange<T>, login: &Login<'_>) -> Option<i64> {
+    let Login::ClientSignature { timestamp, .. } = login else {
+        return None;
+    };
+    let (ours, theirs) = (
+        i64::try_from(*timestamp).ok()?,
+        i64::try_from(exchange.received()?).ok()?,
+    );
+    ours.checked_sub(theirs)
 }
 
 /// Asks the exchange once what time it is, as it does not say whether the clock was the reason.
@@ -165,6 +180,11 @@ impl<'a, T: Transport> Desk<'a, T> {
             self.session = Some(log_in(self.exchange, self.operator, &scope).await?);
         }
         Ok(())
+    }
+
+    /// Returns the operator's session, once there is one.
+    pub const fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
     }
 
     /// Makes a private call, second factor included.

@@ -31,41 +31,46 @@ pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
 pub enum Trust {
     /// Nobody but its owner may read it, and its owner is us.
     Private,
+    /// The service manager put it there for us: root owns it, and a list of access rights, which
+    /// shows as rights of the group, lets us read it (systemd, `LoadCredentialEncrypted=`).
+    Credential,
     /// It holds nothing secret and may lie anywhere.
     Public,
 }
 
-/// Returns the content of a file of at most `limit` bytes.
+/// Returns the content of a file of at most `limit` bytes that somebody named.
 ///
-/// A pipe is read to its end and not looked at twice: process substitution gives one.
+/// A link is followed, as the name is the user's own; owner and mode are those of what it leads
+/// to. A pipe is read to its end and not looked at twice: process substitution gives one.
 ///
 /// # Errors
 /// [`Error::Exposed`], [`Error::Foreign`], [`Error::TooLarge`], [`Error::NotAFile`], or the
 /// operating system's.
 pub fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<Vec<u8>>, Error> {
-    // /dev/fd/N and /dev/stdin are links by nature, and what they lead to is already open.
-    let follow = path.starts_with("/dev/fd")
-        || path.starts_with("/proc/self/fd")
-        || path == Path::new("/dev/stdin");
-    let no_follow = if follow {
-        OFlags::empty()
-    } else {
-        OFlags::NOFOLLOW
-    };
-    let file = open(OpenOptions::new().read(true), path, no_follow)?;
+    let file = open(OpenOptions::new().read(true), path, OFlags::empty())?;
     let metadata = file.metadata().map_err(at(path))?;
     if metadata.is_dir() {
         return Err(Error::NotAFile { path: path.into() });
     }
-    if metadata.is_file() && trust == Trust::Private {
-        check_owner_and_mode(path, &metadata)?;
-        check_neighbourhood(path)?;
+    if metadata.is_file() {
+        match trust {
+            Trust::Private => {
+                check_owner_and_mode(path, &metadata)?;
+                check_neighbourhood(path)?;
+            }
+            Trust::Credential if metadata.uid() == 0 => check_mode(path, &metadata, 0o007)?,
+            Trust::Credential => check_owner_and_mode(path, &metadata)?,
+            Trust::Public => {}
+        }
     }
     read_to_limit(&file, path, limit)
 }
 
-/// Returns a file inside the store; a pipe or device in its place is refused.
-pub(super) fn read_ours(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
+/// Returns a file inside the store; a link, pipe or device in its place is refused.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_ours(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
     // Non-blocking, so that a planted pipe cannot make us wait for its other end.
     let file = open(
         OpenOptions::new().read(true),
@@ -123,14 +128,18 @@ fn check_owner_and_mode(path: &Path, metadata: &fs::Metadata) -> Result<(), Erro
             owner: metadata.uid(),
         });
     }
+    check_mode(path, metadata, 0o077)
+}
+
+fn check_mode(path: &Path, metadata: &fs::Metadata, closed: u32) -> Result<(), Error> {
     let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(Error::Exposed {
-            path: path.into(),
-            mode,
-        });
+    if mode & closed == 0 {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::Exposed {
+        path: path.into(),
+        mode,
+    })
 }
 
 /// Refuses a file whose directory lets anybody put another in its place.
