@@ -408,9 +408,10 @@ impl<T: Transport> Work<'_, T> {
         };
         let record = Record {
             registration: Some(registration.clone()),
-            ..self.store.record(&intent.name)?
+            ..self.store.record_of(&intent.name, intent.generation)?
         };
-        self.store.write_record(&intent.name, &record)?;
+        self.store
+            .write_record(&intent.name, intent.generation, &record)?;
         Ok(registration)
     }
 }

@@ -8,27 +8,24 @@
 //! unlinked: a key that goes, goes to `trash/`.
 
 use std::{
-    borrow::Borrow,
     fmt,
     fs::{self, DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, symlink},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     str::FromStr,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::{
-    key::{self, KeyName, PrivateKey, PublicKey},
-    secret::Passphrase,
-};
+use crate::key::{self, KeyName};
 
 mod audit;
 mod files;
 mod journal;
+mod keys;
 mod record;
 mod steps;
 
@@ -146,6 +143,11 @@ pub struct Generation(pub u32);
 impl Generation {
     /// The first.
     pub const FIRST: Self = Self(1);
+
+    /// Returns the one after this.
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
 }
 
 impl fmt::Display for Generation {
@@ -236,23 +238,6 @@ impl Store {
         Ok(names)
     }
 
-    /// Returns the names of all keys, sorted.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn names(&self) -> Result<Vec<KeyName>, Error> {
-        Ok(self
-            .entries("keys")?
-            .iter()
-            .filter_map(|name| name.parse().ok())
-            .collect())
-    }
-
-    /// Tells whether there is a key of this name, whole or not.
-    pub fn contains(&self, name: &KeyName) -> bool {
-        fs::symlink_metadata(self.key_dir(name)).is_ok()
-    }
-
     /// Waits until nobody else works on a key, but no longer than `patience`.
     ///
     /// # Errors
@@ -276,249 +261,6 @@ impl Store {
         }
     }
 
-    /// Clears away what a process that was killed left half done, while nobody works on the key.
-    ///
-    /// A key that never got its place goes to the trash; drafts of files that are there go.
-    fn tidy(&self, name: &KeyName) -> Result<(), Error> {
-        let is_draft = |file: &str, of: &str| {
-            let middle = file.strip_prefix('.').and_then(|f| f.strip_suffix(".new"));
-            middle
-                .and_then(|m| m.strip_prefix(of))
-                .is_some_and(|rest| rest.starts_with('.'))
-        };
-        let keys = self.root.join("keys");
-        for file in list(&keys)?
-            .iter()
-            .filter(|file| is_draft(file, name.as_str()))
-        {
-            let grave = self.grave(name, Moment(SystemTime::UNIX_EPOCH))?;
-            files::rename_new(&keys.join(file), &grave)?;
-            files::sync_parent(&grave)?;
-        }
-        let key = self.key_dir(name);
-        let generations = list(&key)?
-            .into_iter()
-            .filter(|dir| dir.parse::<Generation>().is_ok());
-        for dir in generations.map(|dir| key.join(dir)) {
-            for file in list(&dir)?
-                .iter()
-                .filter(|file| file.starts_with('.') && file.ends_with(".new"))
-            {
-                let draft = dir.join(file);
-                fs::remove_file(&draft).map_err(files::at(&draft))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the generation in use.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchKey`], [`Error::Unreadable`] for a link that leads elsewhere.
-    pub fn current(&self, name: &KeyName) -> Result<Generation, Error> {
-        let dir = self.key_dir(name);
-        match files::check_dir(&dir) {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::NoSuchKey { name: name.clone() });
-            }
-            result => result?,
-        }
-        let link = dir.join("current");
-        let target = fs::read_link(&link).map_err(files::at(&link))?;
-        target
-            .to_str()
-            .and_then(|text| text.parse().ok())
-            .ok_or(Error::Unreadable {
-                path: link,
-                problem: "it does not lead to a generation beside it".into(),
-            })
-    }
-
-    fn key_dir(&self, name: &KeyName) -> PathBuf {
-        self.root.join("keys").join(name.as_str())
-    }
-
-    /// Returns where a file of the generation in use lies, as bots read it.
-    pub fn current_path(&self, name: &KeyName, file: &str) -> PathBuf {
-        self.key_dir(name).join("current").join(file)
-    }
-
-    fn path(&self, name: &KeyName, file: &str) -> Result<PathBuf, Error> {
-        let dir = self.key_dir(name).join(self.current(name)?.to_string());
-        files::check_dir(&dir)?;
-        Ok(dir.join(file))
-    }
-
-    /// Stores a new key whose private half is already PEM, sealed or not.
-    ///
-    /// The key is there whole or not at all.
-    ///
-    /// # Errors
-    /// [`Error::KeyExists`], and those of the file system.
-    pub fn create(
-        &self,
-        name: &KeyName,
-        private: &str,
-        public: &PublicKey,
-        record: &Record,
-    ) -> Result<(), Error> {
-        let target = self.subdir("keys")?.join(name.as_str());
-        if self.contains(name) {
-            return Err(Error::KeyExists { name: name.clone() });
-        }
-        let staging = files::staging_dir(&target)?;
-        let stored = self.fill(&staging, private, public, record).and_then(|()| {
-            files::rename_new(&staging, &target).map_err(|error| match error {
-                Error::Exists { .. } => Error::KeyExists { name: name.clone() },
-                other => other,
-            })
-        });
-        if stored.is_err() {
-            // Nothing ever used what lies here, and a plain key must not be left about.
-            let _ = fs::remove_dir_all(&staging);
-        }
-        stored?;
-        files::sync_parent(&target)
-    }
-
-    fn fill(
-        &self,
-        staging: &Path,
-        private: &str,
-        public: &PublicKey,
-        record: &Record,
-    ) -> Result<(), Error> {
-        let dir = staging.join(Generation::FIRST.to_string());
-        files::ensure_dir(&dir)?;
-        let path = dir.join("private.pem");
-        files::write_new(&path, private.as_bytes())?;
-        PrivateKey::is_sealed(private.as_bytes()).map_err(|source| Error::Key { path, source })?;
-        files::write_new(&dir.join("public.pem"), public.to_pem().as_bytes())?;
-        write_record(&dir.join("key.toml"), record, files::write_new)?;
-        let link = staging.join("current");
-        symlink(Generation::FIRST.to_string(), &link).map_err(files::at(&link))?;
-        files::sync_parent(&link)
-    }
-
-    /// Returns the record of the generation in use.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchKey`], [`Error::Unreadable`], and those of the file system.
-    pub fn record(&self, name: &KeyName) -> Result<Record, Error> {
-        let path = self.path(name, "key.toml")?;
-        let bytes = read_ours(&path, LARGEST_RECORD)?;
-        let unreadable = |problem: String| Error::Unreadable {
-            path: path.clone(),
-            problem,
-        };
-        let text = std::str::from_utf8(&bytes).map_err(|e| unreadable(e.to_string()))?;
-        toml::from_str(text).map_err(|e| unreadable(e.message().into()))
-    }
-
-    /// Writes down what is now known of the generation in use.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchKey`], and those of the file system.
-    pub fn write_record(&self, name: &KeyName, record: &Record) -> Result<(), Error> {
-        write_record(&self.path(name, "key.toml")?, record, files::replace)
-    }
-
-    /// Returns the public half; the private file is not touched.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchKey`], [`Error::Key`], and those of the file system.
-    pub fn public(&self, name: &KeyName) -> Result<PublicKey, Error> {
-        let path = self.path(name, "public.pem")?;
-        let pem = read_ours(&path, LARGEST_RECORD)?;
-        PublicKey::read(&pem).map_err(|source| Error::Key { path, source })
-    }
-
-    /// Returns the private file as it is, sealed or not.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchKey`], and those of the file system.
-    pub fn private_pem(&self, name: &KeyName) -> Result<Zeroizing<Vec<u8>>, Error> {
-        read_ours(&self.path(name, "private.pem")?, key::MAX_INPUT)
-    }
-
-    /// Opens the private key and compares it with `public.pem`; asks for a passphrase if need be.
-    ///
-    /// # Errors
-    /// [`Error::Key`], [`Error::Mismatch`], those of the file system, and those of `unlock`.
-    pub fn load<P: Borrow<Passphrase>, E: From<Error>>(
-        &self,
-        name: &KeyName,
-        unlock: impl FnOnce() -> Result<P, E>,
-    ) -> Result<PrivateKey, E> {
-        let path = self.path(name, "private.pem")?;
-        let pem = read_ours(&path, key::MAX_INPUT)?;
-        let unusable = |source| Error::Key {
-            path: path.clone(),
-            source,
-        };
-        let key = if PrivateKey::is_sealed(&pem).map_err(unusable)? {
-            PrivateKey::read(&pem, Some(unlock()?.borrow())).map_err(unusable)?
-        } else {
-            PrivateKey::read(&pem, None).map_err(unusable)?
-        };
-        // PBES2 has no MAC: a damaged file can decrypt to another key.
-        if *key.public() != self.public(name)? {
-            return Err(Error::Mismatch { path }.into());
-        }
-        Ok(key)
-    }
-
-    /// Puts another sealing of the same key in place; the old one goes to the trash.
-    ///
-    /// Returns where it went. At every moment `private.pem` is there and whole.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchKey`], and those of the file system.
-    pub fn reseal(&self, name: &KeyName, private: &str, at: Moment) -> Result<PathBuf, Error> {
-        let path = self.path(name, "private.pem")?;
-        let grave = self.grave(name, at)?;
-        let draft = files::Draft::write(&path, private.as_bytes())?;
-        files::ensure_dir(&grave)?;
-        let buried = grave.join("private.pem");
-        fs::hard_link(&path, &buried).map_err(files::at(&buried))?;
-        files::sync_parent(&buried)?;
-        fs::rename(&draft.path, &path).map_err(files::at(&path))?;
-        draft.keep();
-        files::sync_parent(&path)?;
-        Ok(grave)
-    }
-
-    /// Moves a key to the trash and returns where it went.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchKey`], and those of the file system.
-    pub fn discard(&self, name: &KeyName, at: Moment) -> Result<PathBuf, Error> {
-        let dir = self.key_dir(name);
-        if !self.contains(name) {
-            return Err(Error::NoSuchKey { name: name.clone() });
-        }
-        let grave = self.grave(name, at)?;
-        files::rename_new(&dir, &grave)?;
-        files::sync_parent(&grave)?;
-        files::sync_parent(&dir)?;
-        Ok(grave)
-    }
-
-    /// Returns a place in the trash that nothing lies in yet.
-    fn grave(&self, name: &KeyName, at: Moment) -> Result<PathBuf, Error> {
-        let trash = self.subdir("trash")?;
-        let stamp: String = at
-            .to_string()
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .collect();
-        let candidates = (1..1000).map(|n| trash.join(format!("{name}-{stamp}-{n}")));
-        let free = candidates
-            .into_iter()
-            .find(|path| fs::symlink_metadata(path).is_err());
-        free.ok_or(Error::Exists { path: trash })
-    }
-
     /// Returns a text of the sandbox directory, such as its passphrase, or keeps a new one.
     ///
     /// # Errors
@@ -539,18 +281,6 @@ impl Store {
             Err(error) => Err(error),
         }
     }
-}
-
-fn write_record(
-    path: &Path,
-    record: &Record,
-    write: fn(&Path, &[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let text = toml::to_string(record).map_err(|error| Error::Unreadable {
-        path: path.into(),
-        problem: error.to_string(),
-    })?;
-    write(path, text.as_bytes())
 }
 
 /// Returns the names in a directory, sorted; none where there is no directory.

@@ -409,6 +409,7 @@ fn prove_again(
     };
     context.store.write_record(
         name,
+        context.store.current(name)?,
         &Record {
             registration: Some(registration.clone()),
             ..record.clone()
@@ -472,6 +473,7 @@ pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
     let registration = Some(outcomes.registration.clone());
     context.store.write_record(
         &name,
+        context.store.current(&name)?,
         &Record {
             registration,
             ..record

@@ -184,7 +184,8 @@ pub(super) fn staging_dir(target: &Path) -> Result<PathBuf, Error> {
     fresh_name(target, create).map(|(path, ())| path)
 }
 
-fn fresh_name<T>(
+/// Makes something under a hidden name beside `target` that nobody has.
+pub(super) fn fresh_name<T>(
     target: &Path,
     create: impl Fn(&Path) -> io::Result<T>,
 ) -> Result<(PathBuf, T), Error> {

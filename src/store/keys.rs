@@ -1,0 +1,394 @@
+//! The keys: made whole or not at all, switched in one step, never overwritten, never unlinked.
+
+use std::{
+    borrow::Borrow,
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use zeroize::Zeroizing;
+
+use super::{
+    Error, Generation, LARGEST_RECORD, Store,
+    files::{self, read_ours},
+    list,
+    record::{Moment, Record},
+};
+use crate::{
+    key::{self, KeyName, PrivateKey, PublicKey},
+    secret::Passphrase,
+};
+
+impl Store {
+    /// Returns the names of all keys, sorted.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn names(&self) -> Result<Vec<KeyName>, Error> {
+        let names = self.entries("keys")?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Tells whether there is a key of this name, whole or not.
+    pub fn contains(&self, name: &KeyName) -> bool {
+        fs::symlink_metadata(self.key_dir(name)).is_ok()
+    }
+
+    /// Stores a new key whose private half is already PEM, sealed or not.
+    ///
+    /// The key is there whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::KeyExists`], and those of the file system.
+    pub fn create(
+        &self,
+        name: &KeyName,
+        private: &str,
+        public: &PublicKey,
+        record: &Record,
+    ) -> Result<(), Error> {
+        let target = self.subdir("keys")?.join(name.as_str());
+        if self.contains(name) {
+            return Err(Error::KeyExists { name: name.clone() });
+        }
+        stage(&target, |staging| {
+            let dir = staging.join(Generation::FIRST.to_string());
+            files::ensure_dir(&dir)?;
+            fill(&dir, private, public, record)?;
+            let link = staging.join("current");
+            symlink(Generation::FIRST.to_string(), &link).map_err(files::at(&link))?;
+            files::sync_parent(&link)
+        })
+        .map_err(|error| match error {
+            Error::Exists { .. } => Error::KeyExists { name: name.clone() },
+            other => other,
+        })
+    }
+
+    /// Stores another generation beside the one in use.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NoSuchKey`], and those of the file system.
+    pub fn add_generation(
+        &self,
+        name: &KeyName,
+        generation: Generation,
+        private: &str,
+        public: &PublicKey,
+        record: &Record,
+    ) -> Result<(), Error> {
+        self.current(name)?;
+        let target = self.generation_dir(name, generation);
+        stage(&target, |staging| fill(staging, private, public, record))
+    }
+
+    /// Puts another generation in use, in one step.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchKey`], and those of the file system.
+    pub fn switch(&self, name: &KeyName, generation: Generation) -> Result<(), Error> {
+        files::check_dir(&self.generation_dir(name, generation))?;
+        let link = self.key_dir(name).join("current");
+        let (draft, ()) = files::fresh_name(&link, |path| symlink(generation.to_string(), path))?;
+        fs::rename(&draft, &link).map_err(files::at(&link))?;
+        files::sync_parent(&link)
+    }
+
+    /// Returns the generation in use.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchKey`], [`Error::Unreadable`] for a link that leads elsewhere.
+    pub fn current(&self, name: &KeyName) -> Result<Generation, Error> {
+        let dir = self.key_dir(name);
+        match files::check_dir(&dir) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NoSuchKey { name: name.clone() });
+            }
+            result => result?,
+        }
+        let link = dir.join("current");
+        let target = fs::read_link(&link).map_err(files::at(&link))?;
+        let target = target.to_str().and_then(|text| text.parse().ok());
+        target.ok_or(Error::Unreadable {
+            path: link,
+            problem: "it does not lead to a generation beside it".into(),
+        })
+    }
+
+    /// Returns all generations of a key, oldest first.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn generations(&self, name: &KeyName) -> Result<Vec<Generation>, Error> {
+        let entries = list(&self.key_dir(name))?;
+        let mut found: Vec<Generation> = entries.iter().filter_map(|e| e.parse().ok()).collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn key_dir(&self, name: &KeyName) -> PathBuf {
+        self.root().join("keys").join(name.as_str())
+    }
+
+    fn generation_dir(&self, name: &KeyName, generation: Generation) -> PathBuf {
+        self.key_dir(name).join(generation.to_string())
+    }
+
+    /// Returns where a file of the generation in use lies, as bots read it.
+    pub fn current_path(&self, name: &KeyName, file: &str) -> PathBuf {
+        self.key_dir(name).join("current").join(file)
+    }
+
+    /// Returns where a file of a generation lies.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn path(
+        &self,
+        name: &KeyName,
+        generation: Generation,
+        file: &str,
+    ) -> Result<PathBuf, Error> {
+        let dir = self.generation_dir(name, generation);
+        files::check_dir(&dir)?;
+        Ok(dir.join(file))
+    }
+
+    /// Returns the record of the generation in use.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchKey`], [`Error::Unreadable`], and those of the file system.
+    pub fn record(&self, name: &KeyName) -> Result<Record, Error> {
+        self.record_of(name, self.current(name)?)
+    }
+
+    /// Returns the record of a generation.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`], and those of the file system.
+    pub fn record_of(&self, name: &KeyName, generation: Generation) -> Result<Record, Error> {
+        let path = self.path(name, generation, "key.toml")?;
+        let bytes = read_ours(&path, LARGEST_RECORD)?;
+        let unreadable = |problem: String| Error::Unreadable {
+            path: path.clone(),
+            problem,
+        };
+        let text = std::str::from_utf8(&bytes).map_err(|e| unreadable(e.to_string()))?;
+        toml::from_str(text).map_err(|e| unreadable(e.message().into()))
+    }
+
+    /// Writes down what is now known of a generation.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write_record(
+        &self,
+        name: &KeyName,
+        generation: Generation,
+        record: &Record,
+    ) -> Result<(), Error> {
+        let path = self.path(name, generation, "key.toml")?;
+        files::replace(&path, encode(&path, record)?.as_bytes())
+    }
+
+    /// Returns the public half of the generation in use; the private file is not touched.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchKey`], [`Error::Key`], and those of the file system.
+    pub fn public(&self, name: &KeyName) -> Result<PublicKey, Error> {
+        self.public_of(name, self.current(name)?)
+    }
+
+    /// Returns the public half of a generation.
+    ///
+    /// # Errors
+    /// [`Error::Key`], and those of the file system.
+    pub fn public_of(&self, name: &KeyName, generation: Generation) -> Result<PublicKey, Error> {
+        let path = self.path(name, generation, "public.pem")?;
+        let pem = read_ours(&path, LARGEST_RECORD)?;
+        PublicKey::read(&pem).map_err(|source| Error::Key { path, source })
+    }
+
+    /// Returns the private file in use as it is, sealed or not.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchKey`], and those of the file system.
+    pub fn private_pem(&self, name: &KeyName) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let path = self.path(name, self.current(name)?, "private.pem")?;
+        read_ours(&path, key::MAX_INPUT)
+    }
+
+    /// Opens the private key in use; asks for a passphrase if need be.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchKey`], and those of [`load_of`](Self::load_of).
+    pub fn load<P: Borrow<Passphrase>, E: From<Error>>(
+        &self,
+        name: &KeyName,
+        unlock: impl FnOnce() -> Result<P, E>,
+    ) -> Result<PrivateKey, E> {
+        self.load_of(name, self.current(name)?, unlock)
+    }
+
+    /// Opens the private key of a generation and compares it with `public.pem`.
+    ///
+    /// # Errors
+    /// [`Error::Key`], [`Error::Mismatch`], those of the file system, and those of `unlock`.
+    pub fn load_of<P: Borrow<Passphrase>, E: From<Error>>(
+        &self,
+        name: &KeyName,
+        generation: Generation,
+        unlock: impl FnOnce() -> Result<P, E>,
+    ) -> Result<PrivateKey, E> {
+        let path = self.path(name, generation, "private.pem")?;
+        let pem = read_ours(&path, key::MAX_INPUT)?;
+        let unusable = |source| Error::Key {
+            path: path.clone(),
+            source,
+        };
+        let key = if PrivateKey::is_sealed(&pem).map_err(unusable)? {
+            PrivateKey::read(&pem, Some(unlock()?.borrow())).map_err(unusable)?
+        } else {
+            PrivateKey::read(&pem, None).map_err(unusable)?
+        };
+        // PBES2 has no MAC: a damaged file can decrypt to another key.
+        if *key.public() != self.public_of(name, generation)? {
+            return Err(Error::Mismatch { path }.into());
+        }
+        Ok(key)
+    }
+
+    /// Puts another sealing of the same key in place; the old one goes to the trash.
+    ///
+    /// Returns where it went. At every moment `private.pem` is there and whole.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchKey`], and those of the file system.
+    pub fn reseal(&self, name: &KeyName, private: &str, at: Moment) -> Result<PathBuf, Error> {
+        let path = self.path(name, self.current(name)?, "private.pem")?;
+        let grave = self.grave(name, at)?;
+        let draft = files::Draft::write(&path, private.as_bytes())?;
+        files::ensure_dir(&grave)?;
+        let buried = grave.join("private.pem");
+        fs::hard_link(&path, &buried).map_err(files::at(&buried))?;
+        files::sync_parent(&buried)?;
+        fs::rename(&draft.path, &path).map_err(files::at(&path))?;
+        draft.keep();
+        files::sync_parent(&path)?;
+        Ok(grave)
+    }
+
+    /// Moves a key with all its generations to the trash and returns where it went.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchKey`], and those of the file system.
+    pub fn discard(&self, name: &KeyName, at: Moment) -> Result<PathBuf, Error> {
+        if !self.contains(name) {
+            return Err(Error::NoSuchKey { name: name.clone() });
+        }
+        self.bury(name, &self.key_dir(name), at)
+    }
+
+    /// Moves one generation, which is not in use, to the trash and returns where it went.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] for the one in use, and those of the file system.
+    pub fn discard_generation(
+        &self,
+        name: &KeyName,
+        generation: Generation,
+        at: Moment,
+    ) -> Result<PathBuf, Error> {
+        let dir = self.generation_dir(name, generation);
+        if self.current(name)? == generation {
+            return Err(Error::Exists { path: dir });
+        }
+        self.bury(name, &dir, at)
+    }
+
+    fn bury(&self, name: &KeyName, dir: &Path, at: Moment) -> Result<PathBuf, Error> {
+        let grave = self.grave(name, at)?;
+        files::rename_new(dir, &grave)?;
+        files::sync_parent(&grave)?;
+        files::sync_parent(dir)?;
+        Ok(grave)
+    }
+
+    /// Returns a place in the trash that nothing lies in yet.
+    fn grave(&self, name: &KeyName, at: Moment) -> Result<PathBuf, Error> {
+        let trash = self.subdir("trash")?;
+        let stamp: String = at
+            .to_string()
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .collect();
+        let mut candidates = (1..1000).map(|n| trash.join(format!("{name}-{stamp}-{n}")));
+        let free = candidates.find(|path| fs::symlink_metadata(path).is_err());
+        free.ok_or(Error::Exists { path: trash })
+    }
+
+    /// Clears away what a process that was killed left half done, while nobody works on the key.
+    ///
+    /// A key that never got its place goes to the trash; drafts of files that are there go.
+    pub(super) fn tidy(&self, name: &KeyName) -> Result<(), Error> {
+        let keys = self.root().join("keys");
+        let ours = format!(".{name}.");
+        for file in drafts(&keys)?.iter().filter(|file| file.starts_with(&ours)) {
+            self.bury(name, &keys.join(file), Moment(SystemTime::UNIX_EPOCH))?;
+        }
+        let key = self.key_dir(name);
+        for file in drafts(&key)? {
+            let draft = key.join(file);
+            if fs::symlink_metadata(&draft).is_ok_and(|metadata| metadata.is_dir()) {
+                self.bury(name, &draft, Moment(SystemTime::UNIX_EPOCH))?;
+            } else {
+                fs::remove_file(&draft).map_err(files::at(&draft))?;
+            }
+        }
+        for generation in self.generations(name)? {
+            let dir = self.generation_dir(name, generation);
+            for draft in drafts(&dir)?.iter().map(|file| dir.join(file)) {
+                fs::remove_file(&draft).map_err(files::at(&draft))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fills a hidden directory and gives it its name when it is whole.
+fn stage(target: &Path, fill: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
+    let staging = files::staging_dir(target)?;
+    let stored = fill(&staging).and_then(|()| files::rename_new(&staging, target));
+    if stored.is_err() {
+        // Nothing ever used what lies here, and a plain key must not be left about.
+        let _ = fs::remove_dir_all(&staging);
+    }
+    stored?;
+    files::sync_parent(target)
+}
+
+/// Writes the files of a generation.
+fn fill(dir: &Path, private: &str, public: &PublicKey, record: &Record) -> Result<(), Error> {
+    let path = dir.join("private.pem");
+    files::write_new(&path, private.as_bytes())?;
+    PrivateKey::is_sealed(private.as_bytes()).map_err(|source| Error::Key { path, source })?;
+    files::write_new(&dir.join("public.pem"), public.to_pem().as_bytes())?;
+    let path = dir.join("key.toml");
+    files::write_new(&path, encode(&path, record)?.as_bytes())
+}
+
+fn encode(path: &Path, record: &Record) -> Result<String, Error> {
+    toml::to_string(record).map_err(|error| Error::Unreadable {
+        path: path.into(),
+        problem: error.to_string(),
+    })
+}
+
+/// Returns the names of unfinished files in a directory.
+fn drafts(dir: &Path) -> Result<Vec<String>, Error> {
+    let mut names = list(dir)?;
+    names.retain(|name| name.starts_with('.') && name.ends_with(".new"));
+    Ok(names)
+}
