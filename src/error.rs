@@ -45,6 +45,18 @@ pub enum Error {
         /// Which.
         what: &'static str,
     },
+    /// The account has no such key (any more).
+    #[error("the account has no key with id {id}")]
+    NoSuchApiKey {
+        /// The id.
+        id: exchange::KeyId,
+    },
+    /// The program that was told of a new key did not want it; everything is as it was before.
+    #[error("the deploy hook {problem}; the new key was taken back and the old one is in use")]
+    Hook {
+        /// What it did.
+        problem: String,
+    },
     /// A login failed and the clocks disagree.
     #[error("this clock is {seconds} s {direction} the exchange's, and {source}", direction = if *.ahead { "ahead of" } else { "behind" })]
     Skew {

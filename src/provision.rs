@@ -8,17 +8,22 @@
 use crate::{
     Error,
     exchange::{
-        self, ApiKey, ClientId, CreateApiKey, Credential, EditApiKey, Exchange, GetTime, Kind,
-        ListApiKeys, LoginScope, Network, Outcome, Scope, Session, SessionName, Transport,
-        Whitelisted,
+        self, ApiKey, ClientId, Credential, Exchange, GetTime, ListApiKeys, LoginScope, Network,
+        Outcome, Scope, Session, SessionName, Transport, Whitelisted,
     },
-    key::{Algorithm, KeyName, PublicKey},
+    key::{Algorithm, KeyName},
     signer::Signer,
-    store::{Intent, Issued, Moment, Operation, Record, Registration, Specification, Stage, Store},
+    store::{Generation, Intent, Moment, Operation, Registration, Specification, Stage, Store},
 };
 
+mod change;
 mod desk;
+mod register;
+mod rotate;
+
+pub use change::{Change, Survey, differences_of, merge};
 pub use desk::{Desk, Operator, log_in};
+pub use rotate::{Hook, Rotated};
 
 /// What happened, for whoever tells the user.
 #[derive(Debug)]
@@ -42,6 +47,10 @@ pub enum Event<'a> {
     Granted(&'a Scope, &'a [Whitelisted]),
     /// The key cannot log in from here, as its whitelist has it.
     NotFromHere,
+    /// Another generation is in use.
+    Switched(Generation),
+    /// A key may not log in any more.
+    Disabled(&'a ClientId),
 }
 
 /// What came of it.
@@ -95,7 +104,7 @@ pub fn differences(
     if known.scope != wish.scope {
         compare("scope", known.scope.to_string(), wish.scope.to_string());
     }
-    compare("label", known.label.clone(), wish.label.to_string());
+    compare("label", known.label.clone(), wish.label.clone());
     compare(
         "whitelist",
         list(sorted(&known.whitelist)),
@@ -141,310 +150,6 @@ impl<T> std::fmt::Debug for Work<'_, T> {
     }
 }
 
-impl<T: Transport> Work<'_, T> {
-    /// Carries a registration from wherever it stands to its end.
-    ///
-    /// The key pair is on disk. On a definite refusal of the exchange nothing is left under way: a
-    /// key that was made for this goes to the trash, one that was there before stays. Where an
-    /// earlier attempt may have gone through, the account must be seen not to have the key first.
-    ///
-    /// # Errors
-    /// [`Error::Unfinished`] where `resume` can go on; else the cause itself.
-    pub async fn register(
-        &mut self,
-        mut intent: Intent,
-        signer: &dyn Signer,
-    ) -> Result<Outcomes, Error> {
-        let asked_before = intent.stage == Stage::Creating;
-        let source = match self.advance(&mut intent, signer).await {
-            Ok(outcomes) => return Ok(outcomes),
-            Err(error) => error,
-        };
-        if intent.stage <= Stage::Creating && is_final(&source) {
-            // What is refused now need not have been refused before, and a code that says
-            // nothing may stand for anything: only the account's list can tell.
-            let doubtful = asked_before || says_nothing(&source);
-            let absent = !doubtful || matches!(self.search(signer.public_key()).await, Ok(None));
-            if absent {
-                self.abandon(&intent)?;
-                return Err(source);
-            }
-        }
-        Err(Error::Unfinished {
-            name: intent.name,
-            operation: intent.operation.as_str(),
-            stage: intent.stage,
-            source: Box::new(source),
-        })
-    }
-
-    /// Ends an operation that the exchange will have nothing of.
-    ///
-    /// # Errors
-    /// Those of the keystore.
-    pub fn abandon(&mut self, intent: &Intent) -> Result<(), Error> {
-        if intent.operation == Operation::Provision && self.store.contains(&intent.name) {
-            self.store.discard(&intent.name, (self.now)())?;
-        }
-        Ok(self.store.conclude(&intent.name)?)
-    }
-
-    async fn advance(
-        &mut self,
-        intent: &mut Intent,
-        signer: &dyn Signer,
-    ) -> Result<Outcomes, Error> {
-        let public = signer.public_key().clone();
-        let first_scope = match intent.spec.whitelist.as_slice() {
-            [] => intent.spec.scope.clone(),
-            // create_api_key cannot set a whitelist: until it is there the key may do nothing.
-            _ => Scope::nothing(),
-        };
-        let issued = match &intent.issued {
-            Some(issued) => issued.clone(),
-            None => {
-                let key = self.create(intent, &public, &first_scope).await?;
-                let issued = self.inspect(&key, &public, &intent.spec, &first_scope)?;
-                (self.tell)(Event::Registered(&key));
-                intent.issued = Some(issued.clone());
-                self.enter(intent, Stage::Registered)?;
-                self.write_record(intent, &issued, &first_scope, None)?;
-                issued
-            }
-        };
-        if intent.stage < Stage::Granting {
-            let proven = self.prove(&issued.client_id, signer, &first_scope).await?;
-            (self.tell)(Event::Proven(proven.granted()));
-            if intent.spec.whitelist.is_empty() {
-                return self.finish(intent, &issued, Some(proven));
-            }
-            self.enter(intent, Stage::Granting)?;
-        }
-        self.grant(intent, &issued, &public).await?;
-        let scope = intent.spec.scope.clone();
-        let proven = match self.prove(&issued.client_id, signer, &scope).await {
-            Ok(proven) => {
-                (self.tell)(Event::Proven(proven.granted()));
-                Some(proven)
-            }
-            // The key has logged in before; this host need not be on its whitelist.
-            Err(Error::Exchange(error)) if error.is_credentials() => {
-                (self.tell)(Event::NotFromHere);
-                None
-            }
-            Err(error) => return Err(error),
-        };
-        self.finish(intent, &issued, proven)
-    }
-
-    /// Gets the exchange to have the key exactly once, and returns what it says of it.
-    async fn create(
-        &mut self,
-        intent: &mut Intent,
-        public: &PublicKey,
-        scope: &Scope,
-    ) -> Result<ApiKey, Error> {
-        if intent.stage == Stage::Creating {
-            // An earlier attempt may have gone through.
-            if let Some(key) = self.search(public).await? {
-                return Ok(key);
-            }
-        } else {
-            self.desk.log_in().await?;
-            self.enter(intent, Stage::Creating)?;
-        }
-        (self.tell)(Event::Creating(scope));
-        let pem = public.to_pem();
-        let call = CreateApiKey {
-            max_scope: scope,
-            name: &intent.spec.label,
-            public_key: pem.trim_end(),
-            enabled_features: &intent.spec.features,
-        };
-        match self.desk.call(&call).await {
-            Err(Error::Exchange(error)) if error.leaves_doubt() => {
-                // Never sent again: it may be there already. A wrong network is not asked further.
-                if matches!(error, exchange::Error::WrongNetwork { .. }) {
-                    return Err(error.into());
-                }
-                match self.search(public).await {
-                    Ok(Some(key)) => Ok(key),
-                    _ => Err(error.into()),
-                }
-            }
-            result => result,
-        }
-    }
-
-    async fn search(&mut self, public: &PublicKey) -> Result<Option<ApiKey>, Error> {
-        (self.tell)(Event::Searching);
-        let keys = self.desk.call(&ListApiKeys {}).await?;
-        // The lowest id is the one that was made first.
-        Ok(keys
-            .into_iter()
-            .filter(|key| key.is(public))
-            .min_by_key(|key| key.id))
-    }
-
-    /// Holds what the exchange says it made against what was sent.
-    fn inspect(
-        &mut self,
-        key: &ApiKey,
-        public: &PublicKey,
-        spec: &Specification,
-        scope: &Scope,
-    ) -> Result<Issued, Error> {
-        let ours = public.fingerprint();
-        let foreign = |problem| Error::ForeignKey { ours, problem };
-        if key
-            .public_key
-            .as_ref()
-            .is_some_and(|theirs| theirs != public)
-        {
-            return Err(foreign("its public key differs"));
-        }
-        let fingerprint_verified = match &key.credential {
-            Credential::Secret(_) => return Err(foreign("it is a symmetric key with a secret")),
-            Credential::Fingerprint(theirs) if *theirs == ours => true,
-            // The rule is proven for Ed25519 only; an equal public key says as much.
-            Credential::Fingerprint(_)
-                if spec.algorithm != Algorithm::Ed25519 && key.public_key.is_some() =>
-            {
-                (self.tell)(Event::FingerprintDiffers);
-                false
-            }
-            Credential::Fingerprint(_) => return Err(foreign("its fingerprint differs")),
-            Credential::Withheld if key.public_key.is_some() => false,
-            Credential::Withheld => {
-                return Err(foreign("it shows neither a public key nor a fingerprint"));
-            }
-        };
-        if key.max_scope != *scope {
-            return Err(Error::ScopeDiffers {
-                asked: scope.clone(),
-                granted: key.max_scope.clone(),
-            });
-        }
-        if key.name != spec.label.as_str() {
-            (self.tell)(Event::LabelDiffers(&key.name));
-        }
-        Ok(Issued {
-            client_id: key.client_id.clone(),
-            key_id: key.id,
-            fingerprint_verified,
-        })
-    }
-
-    /// Gives scope and whitelist in one edit, so that neither is ever there without the other.
-    async fn grant(
-        &mut self,
-        intent: &Intent,
-        issued: &Issued,
-        public: &PublicKey,
-    ) -> Result<(), Error> {
-        let spec = &intent.spec;
-        let edited = self
-            .desk
-            .call(&EditApiKey {
-                id: issued.key_id,
-                max_scope: &spec.scope,
-                name: &spec.label,
-                enabled: true,
-                enabled_features: &spec.features,
-                ip_whitelist: &spec.whitelist,
-            })
-            .await?;
-        self.inspect(&edited, public, spec, &spec.scope)?;
-        if sorted(&edited.ip_whitelist) != sorted(&spec.whitelist) {
-            return Err(Error::SettingDiffers { what: "whitelist" });
-        }
-        (self.tell)(Event::Granted(&spec.scope, &spec.whitelist));
-        Ok(())
-    }
-
-    async fn prove(
-        &self,
-        client_id: &ClientId,
-        signer: &dyn Signer,
-        asked: &Scope,
-    ) -> Result<Proven, Error> {
-        prove(self.desk.exchange(), client_id, signer, asked)
-            .await
-            .map(|(_, proven)| proven)
-    }
-
-    fn finish(
-        &self,
-        intent: &Intent,
-        issued: &Issued,
-        proven: Option<Proven>,
-    ) -> Result<Outcomes, Error> {
-        let now = Some((self.now)());
-        let registration = self.write_record(intent, issued, &intent.spec.scope, now)?;
-        self.store.conclude(&intent.name)?;
-        Ok(Outcomes {
-            registration,
-            granted: proven.map(|proven| proven.granted),
-        })
-    }
-
-    fn enter(&self, intent: &mut Intent, stage: Stage) -> Result<(), Error> {
-        intent.stage = stage;
-        Ok(self.store.announce(intent)?)
-    }
-
-    fn write_record(
-        &self,
-        intent: &Intent,
-        issued: &Issued,
-        scope: &Scope,
-        proven: Option<Moment>,
-    ) -> Result<Registration, Error> {
-        let registration = Registration {
-            network: self.desk.exchange().network().clone(),
-            client_id: issued.client_id.clone(),
-            key_id: Some(issued.key_id),
-            label: intent.spec.label.to_string(),
-            scope: scope.clone(),
-            whitelist: if proven.is_some() {
-                intent.spec.whitelist.clone()
-            } else {
-                Vec::new()
-            },
-            features: intent.spec.features.clone(),
-            fingerprint_verified: issued.fingerprint_verified,
-            proven,
-        };
-        let record = Record {
-            registration: Some(registration.clone()),
-            ..self.store.record_of(&intent.name, intent.generation)?
-        };
-        self.store
-            .write_record(&intent.name, intent.generation, &record)?;
-        Ok(registration)
-    }
-}
-
-/// Tells whether the exchange said no for good, so that nothing can be there.
-fn is_final(error: &Error) -> bool {
-    use exchange::Error as E;
-    match error {
-        Error::Exchange(E::Refused(refusal)) => !matches!(
-            refusal.kind(),
-            Kind::Transient | Kind::RateLimit | Kind::SecondFactor | Kind::SecondFactorLocked
-        ),
-        Error::Exchange(
-            E::HardwareKeyOnly { .. } | E::ForeignChallenge { .. } | E::TooLarge { .. },
-        ) => true,
-        _ => false,
-    }
-}
-
-/// Tells whether a refusal carries a code that does not say whether anything was carried out.
-fn says_nothing(error: &Error) -> bool {
-    matches!(error, Error::Exchange(exchange::Error::Refused(refusal)) if refusal.kind() == Kind::Other)
-}
-
 /// Proves a key by a signed login that must grant exactly what was asked for.
 ///
 /// # Errors
@@ -460,8 +165,11 @@ pub async fn prove<T: Transport>(
         areas: Some(asked),
         session: Some(&session),
     };
-    let operator = Operator::Key { client_id, signer };
-    let session = log_in(exchange, operator, &scope).await?;
+    let operator = Operator::Key {
+        client_id: client_id.clone(),
+        signer,
+    };
+    let session = log_in(exchange, &operator, &scope).await?;
     if session.scope != *asked {
         return Err(Error::ScopeDiffers {
             asked: asked.clone(),
@@ -491,7 +199,11 @@ pub async fn adopt<T: Transport>(
         areas: None,
         session: Some(&session),
     };
-    let session = log_in(exchange, Operator::Key { client_id, signer }, &scope).await?;
+    let operator = Operator::Key {
+        client_id: client_id.clone(),
+        signer,
+    };
+    let session = log_in(exchange, &operator, &scope).await?;
     let mut registration = Registration {
         network: exchange.network().clone(),
         client_id: client_id.clone(),
@@ -500,6 +212,8 @@ pub async fn adopt<T: Transport>(
         scope: session.scope.clone(),
         whitelist: Vec::new(),
         features: Vec::new(),
+        enabled: true,
+        retired: None,
         fingerprint_verified: false,
         proven: Some(now),
     };
@@ -549,7 +263,7 @@ pub async fn clock_skew<T: Transport>(
 pub fn intend(
     operation: Operation,
     name: &KeyName,
-    generation: crate::store::Generation,
+    generation: Generation,
     network: &Network,
     spec: Specification,
     now: Moment,
@@ -565,5 +279,6 @@ pub fn intend(
         fingerprint: None,
         stage: Stage::Planned,
         issued: None,
+        succession: None,
     }
 }

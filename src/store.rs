@@ -31,7 +31,7 @@ mod steps;
 
 pub use audit::Entry;
 pub use files::{Trust, read, read_ours, read_to_limit};
-pub use journal::{Intent, Issued, Operation, Specification, Stage};
+pub use journal::{Intent, Issued, Operation, Specification, Stage, Succession};
 pub use record::{Moment, Place, Record, Registration, State, Version};
 
 /// What can go wrong on disk.

@@ -203,9 +203,12 @@ impl Admin {
     /// Returns the one who logs in.
     pub(super) fn operator(&self) -> Operator<'_> {
         match self {
-            Self::Key { client_id, signer } => Operator::Key { client_id, signer },
+            Self::Key { client_id, signer } => Operator::Key {
+                client_id: client_id.clone(),
+                signer,
+            },
             Self::Secret { client_id, secret } => Operator::Secret {
-                client_id,
+                client_id: client_id.clone(),
                 secret,
                 stamper: &SystemStamper,
             },

@@ -90,7 +90,7 @@ fn specification(
     algorithm: Algorithm,
 ) -> Result<Specification, Failure> {
     let label = match &wish.label {
-        Some(label) => label.parse()?,
+        Some(label) => label.parse::<KeyName>()?,
         None => name.clone(),
     };
     let mut whitelist = Vec::new();
@@ -111,7 +111,7 @@ fn specification(
         wish.feature.iter().map(|feature| feature.parse()).collect();
     Ok(Specification {
         algorithm,
-        label,
+        label: label.to_string(),
         scope: wish.scope.parse()?,
         whitelist,
         features: features?,
@@ -349,6 +349,8 @@ fn tell(context: &Context, event: &Event<'_>) {
                 list.join(" ")
             ));
         }
+        Event::Switched(generation) => output.remark(format!("generation {generation} is in use")),
+        Event::Disabled(client_id) => output.remark(format!("disabled the old key {client_id}")),
         Event::NotFromHere => {
             output.remark("this host is not on its whitelist: the key works from there only, which was not tried");
         }

@@ -178,6 +178,9 @@ impl From<Error> for Failure {
                 "the key is not marked as working; look at the account's keys in the web form, \
                  then run \"derikey resume\" to look again",
             ),
+            Error::NoSuchApiKey { .. } => Self::refused(message)
+                .hint("it may have been removed in the web form; \"derikey list --remote\" shows the account's keys"),
+            Error::Hook { .. } => Self::unexpected(message).hint("mend the program and rotate again"),
             Error::SettingDiffers { .. } => {
                 Self::verification(message).hint("run \"derikey resume\" to send it once more, or look at the key in the web form")
             }

@@ -78,10 +78,10 @@ fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Fai
     let session = runtime()?.block_on(async {
         let connection = Connection::open(context, &known.network).await?;
         let operator = Operator::Key {
-            client_id: &known.client_id,
+            client_id: known.client_id.clone(),
             signer: &signer,
         };
-        let session = provision::log_in(&connection.exchange, operator, &scope).await;
+        let session = provision::log_in(&connection.exchange, &operator, &scope).await;
         session.map_err(Failure::from)
     })?;
     context.warn_about_clock(&session);

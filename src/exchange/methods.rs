@@ -206,7 +206,7 @@ pub struct CreateApiKey<'a> {
     /// Its rights.
     pub max_scope: &'a Scope,
     /// Its label.
-    pub name: &'a KeyName,
+    pub name: &'a str,
     /// Its public half: SPKI PEM.
     pub public_key: &'a str,
     /// Its features.
@@ -228,7 +228,7 @@ pub struct EditApiKey<'a> {
     /// Its rights.
     pub max_scope: &'a Scope,
     /// Its label.
-    pub name: &'a KeyName,
+    pub name: &'a str,
     /// Whether it may log in.
     pub enabled: bool,
     /// Its features.

@@ -14,19 +14,19 @@ use crate::{
 };
 
 /// Who logs in, and with what.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Operator<'a> {
     /// An asymmetric key.
     Key {
         /// Its id.
-        client_id: &'a ClientId,
+        client_id: ClientId,
         /// Who signs with it.
         signer: &'a dyn Signer,
     },
     /// A symmetric key; its secret signs and stays here.
     Secret {
         /// Its id.
-        client_id: &'a ClientId,
+        client_id: ClientId,
         /// Its secret.
         secret: &'a ClientSecret,
         /// Where moments and nonces come from.
@@ -34,18 +34,18 @@ pub enum Operator<'a> {
     },
 }
 
-impl<'a> Operator<'a> {
+impl Operator<'_> {
     /// Returns the id under which it logs in.
-    pub const fn client_id(&self) -> &'a ClientId {
+    pub const fn client_id(&self) -> &ClientId {
         match self {
             Self::Key { client_id, .. } | Self::Secret { client_id, .. } => client_id,
         }
     }
 
-    fn login(&self, scope: &LoginScope<'a>) -> Result<Login<'a>, Error> {
-        Ok(match *self {
+    fn login<'s>(&'s self, scope: &LoginScope<'s>) -> Result<Login<'s>, Error> {
+        Ok(match self {
             Self::Key { client_id, signer } => {
-                Login::signed_by(signer, client_id, String::new(), scope.clone())?
+                Login::signed_by(*signer, client_id, String::new(), scope.clone())?
             }
             Self::Secret {
                 client_id,
@@ -67,10 +67,10 @@ const TOLERABLE_SKEW: u64 = 10;
 /// # Errors
 /// [`Error::Skew`] where the login was refused and the clocks disagree; else those of the
 /// exchange and the signer.
-pub async fn log_in<'a, T: Transport>(
+pub async fn log_in<'s, T: Transport>(
     exchange: &Exchange<T>,
-    operator: Operator<'a>,
-    scope: &LoginScope<'a>,
+    operator: &'s Operator<'_>,
+    scope: &LoginScope<'s>,
 ) -> Result<Session, Error> {
     let mut pauses = PAUSES.into_iter();
     loop {
@@ -161,6 +161,17 @@ impl<'a, T: Transport> Desk<'a, T> {
         }
     }
 
+    /// Returns who sits here.
+    pub const fn operator(&self) -> &Operator<'a> {
+        &self.operator
+    }
+
+    /// Lets somebody else sit down, who will have to log in.
+    pub fn take_over(&mut self, operator: Operator<'a>) {
+        self.operator = operator;
+        self.session = None;
+    }
+
     /// Returns the exchange.
     pub const fn exchange(&self) -> &'a Exchange<T> {
         self.exchange
@@ -177,7 +188,7 @@ impl<'a, T: Transport> Desk<'a, T> {
                 areas: None,
                 session: Some(&session),
             };
-            self.session = Some(log_in(self.exchange, self.operator, &scope).await?);
+            self.session = Some(log_in(self.exchange, &self.operator, &scope).await?);
         }
         Ok(())
     }

@@ -42,6 +42,9 @@ pub struct Intent {
     /// What the exchange called it, once it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued: Option<Issued>,
+    /// The key that this one takes the place of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succession: Option<Succession>,
 }
 
 /// What is being done to a key.
@@ -52,6 +55,18 @@ pub enum Operation {
     Provision,
     /// A key that was there before is registered; if the exchange refuses it, it stays.
     Register,
+    /// A new generation is made, registered and put in the place of the one in use.
+    Rotate,
+    /// The generation before is put back in the place of the one in use.
+    Rollback,
+    /// Rights, label, whitelist or features are changed.
+    Edit,
+    /// The key may log in again.
+    Enable,
+    /// The key may not log in any more.
+    Disable,
+    /// The key is taken away at the exchange.
+    Remove,
 }
 
 impl Operation {
@@ -60,8 +75,35 @@ impl Operation {
         match self {
             Self::Provision => "provision",
             Self::Register => "register",
+            Self::Rotate => "rotate",
+            Self::Rollback => "rollback",
+            Self::Edit => "edit",
+            Self::Enable => "enable",
+            Self::Disable => "disable",
+            Self::Remove => "remove",
         }
     }
+}
+
+/// How one key takes the place of another.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Succession {
+    /// The generation that is in use when it begins.
+    pub from: Generation,
+    /// How that one logs in.
+    pub client_id: ClientId,
+    /// How that one is named for changes.
+    pub key_id: KeyId,
+    /// The program that is told of the new key, word by word; none if empty.
+    pub hook: Vec<String>,
+    /// Seconds for which the old key stays enabled.
+    pub grace: u64,
+    /// Until when it stays enabled, once that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Moment>,
+    /// Whether the old key is taken away at the exchange in the end.
+    pub remove_old: bool,
 }
 
 /// What a key is to be at the exchange.
@@ -71,7 +113,7 @@ pub struct Specification {
     /// Its algorithm.
     pub algorithm: Algorithm,
     /// Its label.
-    pub label: KeyName,
+    pub label: String,
     /// Its rights.
     pub scope: Scope,
     /// The addresses it may be used from; none means any.
@@ -106,6 +148,14 @@ pub enum Stage {
     Registered,
     /// The key has logged in; scope and whitelist are about to be given in one edit.
     Granting,
+    /// The new key works; the program that is told of it is about to run or did.
+    Proven,
+    /// That program is content; the new key is about to be put in use.
+    Deployed,
+    /// The new key is in use; the old one is about to be disabled, after its grace.
+    Switched,
+    /// The old key is disabled; it may be about to be removed.
+    Disabled,
 }
 
 impl Stage {
@@ -117,6 +167,10 @@ impl Stage {
             Self::Creating => "creating",
             Self::Registered => "registered",
             Self::Granting => "granting",
+            Self::Proven => "proven",
+            Self::Deployed => "deployed",
+            Self::Switched => "switched",
+            Self::Disabled => "disabled",
         }
     }
 }

@@ -74,6 +74,10 @@ pub struct Registration {
     pub whitelist: Vec<Whitelisted>,
     /// Its features.
     pub features: Vec<Feature>,
+    /// Whether it may log in, as far as was last seen.
+    pub enabled: bool,
+    /// When another generation took its place.
+    pub retired: Option<Moment>,
     /// Whether the exchange named it by our fingerprint.
     pub fingerprint_verified: bool,
     /// When a signed login last succeeded; never, for a key that is not known to work.
@@ -105,6 +109,10 @@ struct File {
     whitelist: Vec<Whitelisted>,
     #[serde(default)]
     features: Vec<Feature>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    enabled: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retired: Option<Moment>,
     #[serde(default)]
     fingerprint_verified: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,6 +135,8 @@ impl From<Record> for File {
             scope: None,
             whitelist: Vec::new(),
             features: Vec::new(),
+            enabled: None,
+            retired: None,
             fingerprint_verified: false,
             proven: None,
         };
@@ -140,6 +150,8 @@ impl From<Record> for File {
             file.scope = Some(known.scope);
             file.whitelist = known.whitelist;
             file.features = known.features;
+            file.enabled = Some(known.enabled);
+            file.retired = known.retired;
             file.fingerprint_verified = known.fingerprint_verified;
             file.proven = known.proven;
         }
@@ -153,20 +165,24 @@ impl TryFrom<File> for Record {
     fn try_from(file: File) -> Result<Self, String> {
         let registration = match (file.state, file.network, file.client_id, file.scope) {
             (State::Local, None, None, None) => None,
-            (State::Registered | State::Active, Some(network), Some(client_id), Some(scope)) => {
-                Some(Registration {
-                    network: Network::from_parts(&network, file.endpoint)
-                        .map_err(|e| e.to_string())?,
-                    client_id,
-                    key_id: file.key_id,
-                    label: file.label.unwrap_or_default(),
-                    scope,
-                    whitelist: file.whitelist,
-                    features: file.features,
-                    fingerprint_verified: file.fingerprint_verified,
-                    proven: file.proven,
-                })
-            }
+            (
+                State::Registered | State::Active | State::Disabled | State::Retired,
+                Some(network),
+                Some(client_id),
+                Some(scope),
+            ) => Some(Registration {
+                network: Network::from_parts(&network, file.endpoint).map_err(|e| e.to_string())?,
+                client_id,
+                key_id: file.key_id,
+                label: file.label.unwrap_or_default(),
+                scope,
+                whitelist: file.whitelist,
+                features: file.features,
+                enabled: file.enabled.unwrap_or(true),
+                retired: file.retired,
+                fingerprint_verified: file.fingerprint_verified,
+                proven: file.proven,
+            }),
             _ => return Err("state does not go with network, client_id and scope".into()),
         };
         Ok(Self {
@@ -183,6 +199,8 @@ impl Record {
     pub fn state(&self) -> State {
         match &self.registration {
             None => State::Local,
+            Some(known) if known.retired.is_some() => State::Retired,
+            Some(known) if !known.enabled => State::Disabled,
             Some(known) if known.proven.is_none() => State::Registered,
             Some(_) => State::Active,
         }
@@ -199,6 +217,10 @@ pub enum State {
     Registered,
     /// It has logged in with the rights that were meant.
     Active,
+    /// It may not log in.
+    Disabled,
+    /// Another generation has taken its place.
+    Retired,
 }
 
 impl State {
@@ -208,6 +230,8 @@ impl State {
             Self::Local => "local",
             Self::Registered => "registered",
             Self::Active => "active",
+            Self::Disabled => "disabled",
+            Self::Retired => "retired",
         }
     }
 }

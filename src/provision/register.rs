@@ -1,0 +1,342 @@
+//! Registering a key: persist, create, prove, and only then give it its rights.
+
+use super::{Event, Outcomes, Proven, Work, prove, sorted};
+use crate::{
+    Error,
+    exchange::{
+        self, ApiKey, ClientId, CreateApiKey, Credential, EditApiKey, Kind, ListApiKeys, Scope,
+        Transport,
+    },
+    key::{Algorithm, PublicKey},
+    signer::Signer,
+    store::{Intent, Issued, Moment, Operation, Record, Registration, Specification, Stage},
+};
+
+impl<T: Transport> Work<'_, T> {
+    /// Carries a registration from wherever it stands to its end.
+    ///
+    /// The key pair is on disk. On a definite refusal of the exchange nothing is left under way: a
+    /// key that was made for this goes to the trash, one that was there before stays. Where an
+    /// earlier attempt may have gone through, the account must be seen not to have the key first.
+    ///
+    /// # Errors
+    /// [`Error::Unfinished`] where `resume` can go on; else the cause itself.
+    pub async fn register(
+        &mut self,
+        mut intent: Intent,
+        signer: &dyn Signer,
+    ) -> Result<Outcomes, Error> {
+        let asked_before = intent.stage == Stage::Creating;
+        let source = match self.establish(&mut intent, signer).await {
+            Ok((issued, proven)) => return self.finish(&intent, &issued, proven),
+            Err(error) => error,
+        };
+        if self
+            .is_refused_for_good(&intent, asked_before, signer, &source)
+            .await
+        {
+            self.abandon(&intent)?;
+            return Err(source);
+        }
+        Err(unfinished(&intent, source))
+    }
+
+    /// Tells whether the exchange will have nothing of the key, and has it not.
+    pub(super) async fn is_refused_for_good(
+        &mut self,
+        intent: &Intent,
+        asked_before: bool,
+        signer: &dyn Signer,
+        error: &Error,
+    ) -> bool {
+        if intent.stage > Stage::Creating || !is_final(error) {
+            return false;
+        }
+        // What is refused now need not have been refused before, and a code that says nothing
+        // may stand for anything: only the account's list can tell.
+        let doubtful = asked_before || says_nothing(error);
+        !doubtful || matches!(self.search(signer.public_key()).await, Ok(None))
+    }
+
+    /// Ends an operation that the exchange will have nothing of.
+    ///
+    /// # Errors
+    /// Those of the keystore.
+    pub fn abandon(&mut self, intent: &Intent) -> Result<(), Error> {
+        if intent.operation == Operation::Provision && self.store.contains(&intent.name) {
+            self.store.discard(&intent.name, (self.now)())?;
+        }
+        Ok(self.store.conclude(&intent.name)?)
+    }
+
+    /// Gets the exchange to have the key as it is meant, proven by a signed login.
+    ///
+    /// No proof comes back where the whitelist keeps this host out; the key was proven before it
+    /// got its rights.
+    pub(super) async fn establish(
+        &mut self,
+        intent: &mut Intent,
+        signer: &dyn Signer,
+    ) -> Result<(Issued, Option<Proven>), Error> {
+        let public = signer.public_key().clone();
+        let first_scope = match intent.spec.whitelist.as_slice() {
+            [] => intent.spec.scope.clone(),
+            // create_api_key cannot set a whitelist: until it is there the key may do nothing.
+            _ => Scope::nothing(),
+        };
+        let issued = match &intent.issued {
+            Some(issued) => issued.clone(),
+            None => {
+                let key = self.create(intent, &public, &first_scope).await?;
+                let issued = self.inspect(&key, &public, &intent.spec, &first_scope)?;
+                (self.tell)(Event::Registered(&key));
+                intent.issued = Some(issued.clone());
+                self.enter(intent, Stage::Registered)?;
+                self.write_record(intent, &issued, &first_scope, None)?;
+                issued
+            }
+        };
+        if intent.stage < Stage::Granting {
+            let proven = self.prove(&issued.client_id, signer, &first_scope).await?;
+            (self.tell)(Event::Proven(proven.granted()));
+            if intent.spec.whitelist.is_empty() {
+                return Ok((issued, Some(proven)));
+            }
+            self.enter(intent, Stage::Granting)?;
+        }
+        self.grant(intent, &issued, &public).await?;
+        let scope = intent.spec.scope.clone();
+        let proven = match self.prove(&issued.client_id, signer, &scope).await {
+            Ok(proven) => {
+                (self.tell)(Event::Proven(proven.granted()));
+                Some(proven)
+            }
+            // The key has logged in before; this host need not be on its whitelist.
+            Err(Error::Exchange(error)) if error.is_credentials() => {
+                (self.tell)(Event::NotFromHere);
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        Ok((issued, proven))
+    }
+
+    /// Gets the exchange to have the key exactly once, and returns what it says of it.
+    async fn create(
+        &mut self,
+        intent: &mut Intent,
+        public: &PublicKey,
+        scope: &Scope,
+    ) -> Result<ApiKey, Error> {
+        if intent.stage == Stage::Creating {
+            // An earlier attempt may have gone through.
+            if let Some(key) = self.search(public).await? {
+                return Ok(key);
+            }
+        } else {
+            self.desk.log_in().await?;
+            self.enter(intent, Stage::Creating)?;
+        }
+        (self.tell)(Event::Creating(scope));
+        let pem = public.to_pem();
+        let call = CreateApiKey {
+            max_scope: scope,
+            name: &intent.spec.label,
+            public_key: pem.trim_end(),
+            enabled_features: &intent.spec.features,
+        };
+        match self.desk.call(&call).await {
+            Err(Error::Exchange(error)) if error.leaves_doubt() => {
+                // Never sent again: it may be there already. A wrong network is not asked further.
+                if matches!(error, exchange::Error::WrongNetwork { .. }) {
+                    return Err(error.into());
+                }
+                match self.search(public).await {
+                    Ok(Some(key)) => Ok(key),
+                    _ => Err(error.into()),
+                }
+            }
+            result => result,
+        }
+    }
+
+    pub(super) async fn search(&mut self, public: &PublicKey) -> Result<Option<ApiKey>, Error> {
+        (self.tell)(Event::Searching);
+        let keys = self.desk.call(&ListApiKeys {}).await?;
+        // The lowest id is the one that was made first.
+        Ok(keys
+            .into_iter()
+            .filter(|key| key.is(public))
+            .min_by_key(|key| key.id))
+    }
+
+    /// Holds what the exchange says it made against what was sent.
+    fn inspect(
+        &mut self,
+        key: &ApiKey,
+        public: &PublicKey,
+        spec: &Specification,
+        scope: &Scope,
+    ) -> Result<Issued, Error> {
+        let ours = public.fingerprint();
+        let foreign = |problem| Error::ForeignKey { ours, problem };
+        if key
+            .public_key
+            .as_ref()
+            .is_some_and(|theirs| theirs != public)
+        {
+            return Err(foreign("its public key differs"));
+        }
+        let fingerprint_verified = match &key.credential {
+            Credential::Secret(_) => return Err(foreign("it is a symmetric key with a secret")),
+            Credential::Fingerprint(theirs) if *theirs == ours => true,
+            // The rule is proven for Ed25519 only; an equal public key says as much.
+            Credential::Fingerprint(_)
+                if spec.algorithm != Algorithm::Ed25519 && key.public_key.is_some() =>
+            {
+                (self.tell)(Event::FingerprintDiffers);
+                false
+            }
+            Credential::Fingerprint(_) => return Err(foreign("its fingerprint differs")),
+            Credential::Withheld if key.public_key.is_some() => false,
+            Credential::Withheld => {
+                return Err(foreign("it shows neither a public key nor a fingerprint"));
+            }
+        };
+        if key.max_scope != *scope {
+            return Err(Error::ScopeDiffers {
+                asked: scope.clone(),
+                granted: key.max_scope.clone(),
+            });
+        }
+        if key.name != spec.label {
+            (self.tell)(Event::LabelDiffers(&key.name));
+        }
+        Ok(Issued {
+            client_id: key.client_id.clone(),
+            key_id: key.id,
+            fingerprint_verified,
+        })
+    }
+
+    /// Gives scope and whitelist in one edit, so that neither is ever there without the other.
+    async fn grant(
+        &mut self,
+        intent: &Intent,
+        issued: &Issued,
+        public: &PublicKey,
+    ) -> Result<(), Error> {
+        let spec = &intent.spec;
+        let edited = self
+            .desk
+            .call(&EditApiKey {
+                id: issued.key_id,
+                max_scope: &spec.scope,
+                name: &spec.label,
+                enabled: true,
+                enabled_features: &spec.features,
+                ip_whitelist: &spec.whitelist,
+            })
+            .await?;
+        self.inspect(&edited, public, spec, &spec.scope)?;
+        if sorted(&edited.ip_whitelist) != sorted(&spec.whitelist) {
+            return Err(Error::SettingDiffers { what: "whitelist" });
+        }
+        (self.tell)(Event::Granted(&spec.scope, &spec.whitelist));
+        Ok(())
+    }
+
+    pub(super) async fn prove(
+        &self,
+        client_id: &ClientId,
+        signer: &dyn Signer,
+        asked: &Scope,
+    ) -> Result<Proven, Error> {
+        prove(self.desk.exchange(), client_id, signer, asked)
+            .await
+            .map(|(_, proven)| proven)
+    }
+
+    fn finish(
+        &self,
+        intent: &Intent,
+        issued: &Issued,
+        proven: Option<Proven>,
+    ) -> Result<Outcomes, Error> {
+        let now = Some((self.now)());
+        let registration = self.write_record(intent, issued, &intent.spec.scope, now)?;
+        self.store.conclude(&intent.name)?;
+        Ok(Outcomes {
+            registration,
+            granted: proven.map(|proven| proven.granted),
+        })
+    }
+
+    pub(super) fn enter(&self, intent: &mut Intent, stage: Stage) -> Result<(), Error> {
+        intent.stage = stage;
+        Ok(self.store.announce(intent)?)
+    }
+
+    pub(super) fn write_record(
+        &self,
+        intent: &Intent,
+        issued: &Issued,
+        scope: &Scope,
+        proven: Option<Moment>,
+    ) -> Result<Registration, Error> {
+        let registration = Registration {
+            network: self.desk.exchange().network().clone(),
+            client_id: issued.client_id.clone(),
+            key_id: Some(issued.key_id),
+            label: intent.spec.label.clone(),
+            scope: scope.clone(),
+            whitelist: if proven.is_some() {
+                intent.spec.whitelist.clone()
+            } else {
+                Vec::new()
+            },
+            features: intent.spec.features.clone(),
+            enabled: true,
+            retired: None,
+            fingerprint_verified: issued.fingerprint_verified,
+            proven,
+        };
+        let record = Record {
+            registration: Some(registration.clone()),
+            ..self.store.record_of(&intent.name, intent.generation)?
+        };
+        self.store
+            .write_record(&intent.name, intent.generation, &record)?;
+        Ok(registration)
+    }
+}
+
+/// Wraps what stopped an operation, so that `resume` is what is said of it.
+pub(super) fn unfinished(intent: &Intent, source: Error) -> Error {
+    Error::Unfinished {
+        name: intent.name.clone(),
+        operation: intent.operation.as_str(),
+        stage: intent.stage,
+        source: Box::new(source),
+    }
+}
+
+/// Tells whether the exchange said no for good, so that nothing can be there.
+fn is_final(error: &Error) -> bool {
+    use exchange::Error as E;
+    match error {
+        Error::Exchange(E::Refused(refusal)) => !matches!(
+            refusal.kind(),
+            Kind::Transient | Kind::RateLimit | Kind::SecondFactor | Kind::SecondFactorLocked
+        ),
+        Error::Exchange(
+            E::HardwareKeyOnly { .. } | E::ForeignChallenge { .. } | E::TooLarge { .. },
+        ) => true,
+        _ => false,
+    }
+}
+
+/// Tells whether a refusal carries a code that does not say whether anything was carried out.
+fn says_nothing(error: &Error) -> bool {
+    matches!(error, Error::Exchange(exchange::Error::Refused(refusal)) if refusal.kind() == Kind::Other)
+}
