@@ -9,10 +9,16 @@ mod args;
 mod config;
 mod connect;
 mod context;
+mod health;
 mod inputs;
 mod keys;
+mod manage;
+mod pending;
 mod registry;
+mod remote;
 mod report;
+mod rotation;
+mod scopes;
 mod second_factor;
 mod serve;
 mod signing;
@@ -21,6 +27,8 @@ mod terminal;
 use args::{Cli, Command, Sign};
 use context::Context;
 use report::Failure;
+
+use crate::store::Operation;
 
 /// Runs the program and returns its exit code.
 pub fn run() -> ExitCode {
@@ -67,12 +75,23 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Passwd(args) => keys::passwd(&context, &args),
         Command::Export(args) => keys::export(&context, &args),
         Command::Delete(args) => keys::delete(&context, &args),
-        Command::List => keys::list(&context),
+        Command::List(args) if args.remote => remote::list(&context, &args),
+        Command::List(_) => keys::list(&context),
+        Command::Edit(args) => manage::edit(&context, &args),
+        Command::Enable(args) => manage::set(&context, &args, Operation::Enable),
+        Command::Disable(args) => manage::set(&context, &args, Operation::Disable),
+        Command::Remove(args) => manage::set(&context, &args, Operation::Remove),
+        Command::Rotate(args) => rotation::rotate(&context, &args),
+        Command::Rollback(args) => rotation::rollback(&context, &args),
+        Command::Panic(args) => manage::panic(&context, &args),
+        Command::Doctor(args) => health::doctor(&context, &args),
+        Command::Audit => health::audit(&context),
+        Command::Scope(args) => scopes::scope(&context, &args),
         Command::Provision(args) => registry::provision(&context, &args),
         Command::Register(args) => registry::register(&context, &args),
         Command::Adopt(args) => registry::adopt(&context, &args),
-        Command::Resume(args) => registry::resume(&context, &args),
-        Command::Status => registry::status(&context),
+        Command::Resume(args) => pending::resume(&context, &args),
+        Command::Status => pending::status(&context),
         Command::Auth(args) => signing::auth(&context, &args),
         Command::Token(args) => signing::token(&context, &args),
         Command::Sign(Sign::Auth(args)) => signing::sign_auth(&context, &args),

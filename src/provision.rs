@@ -137,7 +137,7 @@ pub struct Work<'a, T> {
     /// Where the account is managed.
     pub desk: Desk<'a, T>,
     /// Who is told what happened.
-    pub tell: &'a mut dyn FnMut(Event<'_>),
+    pub tell: Box<dyn FnMut(Event<'_>) + 'a>,
     /// The clock.
     pub now: fn() -> Moment,
 }

@@ -29,7 +29,7 @@ mod keys;
 mod record;
 mod steps;
 
-pub use audit::Entry;
+pub use audit::{Entry, Link};
 pub use files::{Trust, read, read_ours, read_to_limit};
 pub use journal::{Intent, Issued, Operation, Specification, Stage, Succession};
 pub use record::{Moment, Place, Record, Registration, State, Version};

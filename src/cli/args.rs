@@ -118,7 +118,28 @@ pub(super) enum Command {
     /// Bind a key whose public half was pasted into the web form
     Adopt(Adopt),
     /// List the keys
-    List,
+    List(List),
+    /// Change rights, label, whitelist or features at the exchange
+    Edit(Edit),
+    /// Let a key log in again
+    Enable(Target),
+    /// Stop a key from logging in
+    Disable(Target),
+    /// Take a key away at the exchange, for good
+    Remove(Target),
+    /// Put a new key in the place of the one in use
+    Rotate(Rotate),
+    /// Put the key before back in its place
+    Rollback(Rollback),
+    /// Disable every key that matches, at once
+    Panic(Panic),
+    /// Find what is wrong, and say how to mend it
+    Doctor(Doctor),
+    /// Show the audit log and verify its chain
+    Audit,
+    /// Rights in words
+    #[command(subcommand)]
+    Scope(ScopeCommand),
     /// Prove that a key works: log in and print what was granted
     Auth(Auth),
     /// Print an access token for a bot
@@ -405,6 +426,161 @@ pub(super) struct Resume {
     pub(super) sealing: Sealing,
     #[command(flatten)]
     pub(super) admin: AdminArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct List {
+    /// Also the account's keys, matched with those here
+    #[arg(long)]
+    pub(super) remote: bool,
+    /// Exit with 10 when something does not match
+    #[arg(long, requires = "remote")]
+    pub(super) exit_code: bool,
+    #[command(flatten)]
+    pub(super) passphrase: PassphraseArgs,
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Edit {
+    #[command(flatten)]
+    pub(super) name: Name,
+    /// New rights
+    #[arg(long, value_name = "SCOPE")]
+    pub(super) scope: Option<String>,
+    /// New label
+    #[arg(long)]
+    pub(super) label: Option<String>,
+    /// New whitelist, in place of the old one; may be given several times
+    #[arg(long, value_name = "ADDR", conflicts_with_all = ["add_ip", "remove_ip"])]
+    pub(super) ip: Vec<String>,
+    /// Address to add to the whitelist
+    #[arg(long, value_name = "ADDR")]
+    pub(super) add_ip: Vec<String>,
+    /// Address to take from the whitelist
+    #[arg(long, value_name = "ADDR")]
+    pub(super) remove_ip: Vec<String>,
+    /// Pass addresses through that are not plain IPv4
+    #[arg(long)]
+    pub(super) unchecked_ip: bool,
+    /// New features, in place of the old ones; may be given several times
+    #[arg(long, value_name = "FEATURE")]
+    pub(super) feature: Vec<String>,
+    #[command(flatten)]
+    pub(super) lock_out: LockOut,
+    #[command(flatten)]
+    pub(super) passphrase: PassphraseArgs,
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct LockOut {
+    /// Do it even to the key in use or the last one that can manage keys
+    #[arg(long)]
+    pub(super) i_will_lock_myself_out: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Target {
+    /// Name of a key, or id:7, or client:ID
+    #[arg(value_name = "NAME|id:N|client:ID")]
+    pub(super) target: String,
+    #[command(flatten)]
+    pub(super) lock_out: LockOut,
+    #[command(flatten)]
+    pub(super) passphrase: PassphraseArgs,
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Rotate {
+    /// Name of the key
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(super) name: Option<String>,
+    /// Every registered key of the network; one failure does not stop the others
+    #[arg(long)]
+    pub(super) all: bool,
+    /// With --all, only keys older than this, such as 90d
+    #[arg(long, value_name = "DURATION", requires = "all", value_parser = humantime::parse_duration)]
+    pub(super) older_than: Option<std::time::Duration>,
+    /// How long the old key stays enabled, such as 24h; "derikey resume" ends it
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(super) grace: Option<std::time::Duration>,
+    #[command(flatten)]
+    pub(super) hook: HookArgs,
+    /// Take the old key away at the exchange in the end; without this it stays, disabled
+    #[arg(long)]
+    pub(super) remove_old: bool,
+    #[command(flatten)]
+    pub(super) sealing: Sealing,
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct HookArgs {
+    /// Program, run without a shell, that is told of the new key: JSON on standard input,
+    /// DERIKEY_* variables, never a secret; its failure rolls back
+    #[arg(long, value_name = "CMD")]
+    pub(super) deploy_hook: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Rollback {
+    #[command(flatten)]
+    pub(super) name: Name,
+    #[command(flatten)]
+    pub(super) hook: HookArgs,
+    #[command(flatten)]
+    pub(super) sealing: Sealing,
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Panic {
+    /// Only keys whose label or client id matches, with * and ?
+    #[arg(long = "match", value_name = "GLOB", default_value = "*")]
+    pub(super) pattern: String,
+    #[command(flatten)]
+    pub(super) lock_out: LockOut,
+    #[command(flatten)]
+    pub(super) passphrase: PassphraseArgs,
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Doctor {
+    /// Look at this machine only
+    #[arg(long)]
+    pub(super) offline: bool,
+    #[command(flatten)]
+    pub(super) passphrase: PassphraseArgs,
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ScopeCommand {
+    /// The areas, the levels and the presets
+    List,
+    /// What a key with these rights can do, and cannot
+    Explain {
+        /// Rights or a preset
+        scope: String,
+    },
+    /// Warn about rights that are more than usual
+    Lint {
+        /// Rights or a preset
+        scope: String,
+        /// A preset that should be enough
+        #[arg(long, value_name = "PRESET")]
+        preset: Option<String>,
+    },
 }
 
 #[derive(Args, Debug)]

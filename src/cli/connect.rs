@@ -9,11 +9,12 @@ use super::{
     context::{Context, SystemStamper},
     inputs::Source,
     report::Failure,
+    second_factor::Codes,
 };
 use crate::{
     exchange::{ClientId, Endpoint, Exchange, Https, Network},
     key::KeyName,
-    provision::Operator,
+    provision::{Desk, Operator},
     sandbox,
     secret::ClientSecret,
     signer::LocalSigner,
@@ -213,5 +214,39 @@ impl Admin {
                 stamper: &SystemStamper,
             },
         }
+    }
+}
+
+/// Everything that managing an account's keys takes: somebody who answers, the administrator, and
+/// the codes.
+pub(super) struct Office<'c> {
+    pub(super) connection: Connection,
+    admin: Admin,
+    codes: Codes<'c>,
+}
+
+impl<'c> Office<'c> {
+    /// Opens the office of a network; nothing is sent yet.
+    pub(super) async fn open(
+        context: &'c Context,
+        network: &Network,
+        admin: &AdminArgs,
+        passphrase: &PassphraseArgs,
+    ) -> Result<Self, Failure> {
+        let connection = Connection::open(context, network).await?;
+        Ok(Self {
+            admin: Admin::find(context, admin, passphrase, &connection)?,
+            codes: Codes::open(context, admin)?,
+            connection,
+        })
+    }
+
+    /// Returns the desk in it.
+    pub(super) fn desk(&mut self) -> Desk<'_, Https> {
+        Desk::new(
+            &self.connection.exchange,
+            self.admin.operator(),
+            &mut self.codes,
+        )
     }
 }

@@ -395,17 +395,30 @@ fn table(keys: &[Value]) -> String {
         "client_id",
         "max_scope",
     ];
-    let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
-    table.set_header(COLUMNS.map(|column| column.replace('_', " ").to_uppercase()));
-    for key in keys {
-        table.add_row(COLUMNS.map(|column| {
+    let rows = keys.iter().map(|key| {
+        let cell = |column| {
             key.get(column)
                 .and_then(Value::as_str)
                 .unwrap_or("-")
                 .to_owned()
-        }));
-    }
+        };
+        COLUMNS.map(cell).to_vec()
+    });
+    columns(
+        &COLUMNS
+            .map(|column| column.replace('_', " "))
+            .each_ref()
+            .map(String::as_str),
+        rows,
+    )
+}
+
+/// Lays cells out in columns, the way terminals have always been read.
+pub(super) fn columns(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header(head.iter().map(|column| column.to_uppercase()));
+    table.add_rows(rows);
     table
         .lines()
         .map(|line| line.trim_end().to_owned() + "\n")
@@ -431,16 +444,21 @@ pub(super) fn keep(
     plain: &Plain,
 ) -> Result<(), Failure> {
     let pem = seal(key, passphrase, plain)?;
-    let record = Record {
+    let record = fresh_record(key);
+    Ok(context.store.create(name, &pem, key.public(), &record)?)
+}
+
+/// Returns the record of a key that no exchange knows yet.
+pub(super) fn fresh_record(key: &PrivateKey) -> Record {
+    Record {
         algorithm: key.public().algorithm(),
         fingerprint: key.public().fingerprint(),
         created: now(),
         registration: None,
-    };
-    Ok(context.store.create(name, &pem, key.public(), &record)?)
+    }
 }
 
-fn seal(
+pub(super) fn seal(
     key: &PrivateKey,
     passphrase: Option<&Passphrase>,
     plain: &Plain,
@@ -493,7 +511,16 @@ fn announce(context: &Context, name: &KeyName, key: &PublicKey) -> Result<(), Fa
     context.output.result(&value, || lines(&value))
 }
 
-fn describe(context: &Context, name: &KeyName, record: &Record) -> Result<Value, Failure> {
+/// Returns all that is known of a key.
+pub(super) fn about(context: &Context, name: &KeyName) -> Result<Value, Failure> {
+    describe(context, name, &context.store.record(name)?)
+}
+
+pub(super) fn describe(
+    context: &Context,
+    name: &KeyName,
+    record: &Record,
+) -> Result<Value, Failure> {
     let mut value = identity(context, name, &context.store.public(name)?);
     let more = match &record.registration {
         None => json!({}),

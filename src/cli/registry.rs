@@ -3,17 +3,16 @@
 use serde_json::{Value, json};
 
 use super::{
-    args::{AdminArgs, Adopt, PassphraseArgs, Provision, Register, Resume, Sealing, Wish},
-    connect::{Admin, Connection, runtime},
+    args::{AdminArgs, Adopt, PassphraseArgs, Provision, Register, Sealing, Wish},
+    connect::{Connection, Office, runtime},
     context::{Context, SystemStamper, now, wants_plain},
     keys,
     report::Failure,
-    second_factor::Codes,
 };
 use crate::{
     exchange::{Area, Feature, Level, Network, Scope, Whitelisted},
     key::{Algorithm, KeyName, PrivateKey, PublicKey},
-    provision::{self, Desk, Event, Outcomes, Work},
+    provision::{self, Event, Outcomes, Work},
     secret::Passphrase,
     signer::LocalSigner,
     store::{Entry, Generation, Intent, Operation, Record, Registration, Specification, Stage},
@@ -93,33 +92,39 @@ fn specification(
         Some(label) => label.parse::<KeyName>()?,
         None => name.clone(),
     };
-    let mut whitelist = Vec::new();
-    for address in &wish.ip {
-        let plain = address
-            .parse()
-            .is_ok_and(|ip: std::net::Ipv4Addr| !ip.is_unspecified());
-        if !plain && !wish.unchecked_ip {
-            return Err(Failure::usage(format!("{address:?} is not an IPv4 address"))
-                .hint("the exchange documents nothing else; --unchecked-ip passes it through as it is"));
-        }
-        let address: Whitelisted = address.parse()?;
-        if !whitelist.contains(&address) {
-            whitelist.push(address);
-        }
-    }
     let features: Result<Vec<Feature>, _> =
         wish.feature.iter().map(|feature| feature.parse()).collect();
     Ok(Specification {
         algorithm,
         label: label.to_string(),
         scope: wish.scope.parse()?,
-        whitelist,
+        whitelist: addresses(&wish.ip, wish.unchecked_ip)?,
         features: features?,
     })
 }
 
+/// Reads addresses for a whitelist: IPv4, unless that is waived.
+pub(super) fn addresses(typed: &[String], unchecked: bool) -> Result<Vec<Whitelisted>, Failure> {
+    let mut whitelist = Vec::new();
+    for address in typed {
+        let plain = address
+            .parse()
+            .is_ok_and(|ip: std::net::Ipv4Addr| !ip.is_unspecified());
+        if !plain && !unchecked {
+            return Err(Failure::usage(format!("{address:?} is not an IPv4 address")).hint(
+                "the exchange documents nothing else; --unchecked-ip passes it through as it is",
+            ));
+        }
+        let address: Whitelisted = address.parse()?;
+        if !whitelist.contains(&address) {
+            whitelist.push(address);
+        }
+    }
+    Ok(whitelist)
+}
+
 /// Rights with which a thief needs no second step are given with a second thought.
-fn confirm_rights(context: &Context, scope: &Scope) -> Result<(), Failure> {
+pub(super) fn confirm_rights(context: &Context, scope: &Scope) -> Result<(), Failure> {
     let reasons = [
         (Area::Wallet, "wallet:read_write lets the key withdraw"),
         (
@@ -196,28 +201,28 @@ fn plan(
 }
 
 /// A registration that came to its end.
-struct Done {
-    name: KeyName,
-    public: PublicKey,
-    outcomes: Outcomes,
-    changed: bool,
+pub(super) struct Done {
+    pub(super) name: KeyName,
+    pub(super) public: PublicKey,
+    pub(super) outcomes: Outcomes,
+    pub(super) changed: bool,
 }
 
 impl Done {
-    fn value(&self, context: &Context) -> Value {
+    pub(super) fn value(&self, context: &Context) -> Value {
         let mut value = keys::identity(context, &self.name, &self.public);
         keys::merge(&mut value, registration(&self.outcomes));
         keys::merge(&mut value, json!({"changed": self.changed}));
         value
     }
 
-    fn print(&self, context: &Context) -> Result<(), Failure> {
+    pub(super) fn print(&self, context: &Context) -> Result<(), Failure> {
         let value = self.value(context);
         context.output.result(&value, || keys::lines(&value))
     }
 }
 
-fn registration(outcomes: &Outcomes) -> Value {
+pub(super) fn registration(outcomes: &Outcomes) -> Value {
     let known = &outcomes.registration;
     json!({
         "network": known.network.name(),
@@ -233,7 +238,7 @@ fn registration(outcomes: &Outcomes) -> Value {
 }
 
 /// Carries a registration from wherever it stands to its end.
-fn finish(
+pub(super) fn finish(
     context: &Context,
     intent: Intent,
     sealing: &Sealing,
@@ -256,10 +261,8 @@ async fn carry_out(
 ) -> Result<Done, Failure> {
     let name = intent.name.clone();
     let passphrase = &sealing.passphrase;
-    let connection = Connection::open(context, network).await?;
-    let admin_found = Admin::find(context, admin, passphrase, &connection)?;
-    let mut codes = Codes::open(context, admin)?;
-    let mut desk = Desk::new(&connection.exchange, admin_found.operator(), &mut codes);
+    let mut office = Office::open(context, network, admin, passphrase).await?;
+    let mut desk = office.desk();
     let key = if context.store.contains(&name) {
         context.unlock_on(&name, Some(network), passphrase)?
     } else {
@@ -282,7 +285,7 @@ async fn carry_out(
     let mut work = Work {
         store: &context.store,
         desk,
-        tell: &mut |event| tell(context, &event),
+        tell: Box::new(|event| tell(context, &event)),
         now,
     };
     let outcomes = work.register(intent, &signer).await?;
@@ -321,7 +324,7 @@ fn make_key(
     }
 }
 
-fn tell(context: &Context, event: &Event<'_>) {
+pub(super) fn tell(context: &Context, event: &Event<'_>) {
     let output = context.output;
     match event {
         Event::OperatorLoggedIn => output.remark("the administrator has logged in"),
@@ -518,88 +521,7 @@ fn paste(
     Ok(Some(typed.trim().to_owned()).filter(|typed| !typed.is_empty()))
 }
 
-pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
-    let wanted: Option<KeyName> = args.name.as_ref().map(|name| name.parse()).transpose()?;
-    let mut intents = context.store.intents()?;
-    intents.retain(|intent| wanted.as_ref().is_none_or(|name| intent.name == *name));
-    if context.global.dry_run {
-        let steps: Vec<String> = intents.iter().map(pending).collect();
-        return keys::plan(context, &steps);
-    }
-    let mut resumed = Vec::new();
-    let mut failed = None;
-    for intent in intents {
-        match resume_one(context, &intent.name, args) {
-            Ok(Some(done)) => resumed.push(done.value(context)),
-            Ok(None) => {}
-            Err(failure) => {
-                if let Some(earlier) = failed.replace(failure) {
-                    context.output.remark(Failure::message(&earlier));
-                }
-            }
-        }
-    }
-    if let Some(failure) = failed {
-        return Err(failure);
-    }
-    let value = json!({"resumed": resumed});
-    context.output.result(&value, || {
-        let texts: Vec<String> = resumed.iter().map(keys::lines).collect();
-        if texts.is_empty() {
-            "nothing to finish".into()
-        } else {
-            texts.join("\n")
-        }
-    })
-}
-
-/// Finishes one operation, unless somebody else has in the meantime.
-fn resume_one(context: &Context, name: &KeyName, args: &Resume) -> Result<Option<Done>, Failure> {
-    let _lock = context.lock(name)?;
-    let Some(intent) = context.store.intent(name)? else {
-        return Ok(None);
-    };
-    context.check_network(name, &intent.place.network()?)?;
-    finish(context, intent, &args.sealing, &args.admin).map(Some)
-}
-
-pub(super) fn status(context: &Context) -> Result<(), Failure> {
-    let intents = context.store.intents()?;
-    let shown: Vec<Value> = intents
-        .iter()
-        .map(|intent| {
-            json!({
-                "name": intent.name,
-                "operation": intent.operation,
-                "stage": intent.stage,
-                "network": intent.place,
-                "started": intent.started,
-                "client_id": intent.issued.as_ref().map(|issued| &issued.client_id),
-            })
-        })
-        .collect();
-    context.output.result(&json!({"pending": shown}), || {
-        let texts: Vec<String> = intents.iter().map(pending).collect();
-        if texts.is_empty() {
-            "nothing is under way".into()
-        } else {
-            texts.join("\n")
-        }
-    })
-}
-
-fn pending(intent: &Intent) -> String {
-    format!(
-        "{} of {} stopped at {}, begun {}; run \"derikey resume {}\"",
-        intent.operation.as_str(),
-        intent.name,
-        intent.stage.as_str(),
-        intent.started,
-        intent.name
-    )
-}
-
-fn audit<T>(
+pub(super) fn audit<T>(
     context: &Context,
     action: &str,
     name: &KeyName,

@@ -47,6 +47,7 @@ impl Failure {
         second_factor = 6,
         key = 7,
         refused = 8,
+        findings = 10,
         verification = 11,
         try_again = 75,
     }
@@ -73,6 +74,10 @@ impl Failure {
 
     pub(super) fn message(&self) -> &str {
         &self.message
+    }
+
+    pub(super) fn cure(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     pub(super) const fn kind(&self) -> &'static str {

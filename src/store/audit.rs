@@ -58,7 +58,49 @@ impl Entry {
     }
 }
 
+/// A line of the log as it is, and whether the chain holds there.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Its number, from 1.
+    pub number: usize,
+    /// The line.
+    pub text: String,
+    /// Whether it is an entry and is chained to the line before.
+    pub holds: bool,
+}
+
 impl Store {
+    /// Returns the log, line by line.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn audit_log(&self) -> Result<Vec<Link>, Error> {
+        let path = self.root().join("audit.jsonl");
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let mut file = files::open_ours(&path, OpenOptions::new().read(true).append(true))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(files::at(&path))?;
+        let mut prev = GENESIS.to_owned();
+        let lines = bytes
+            .split(|b| *b == b'\n')
+            .enumerate()
+            .filter(|(_, line)| !line.is_empty());
+        Ok(lines
+            .map(|(at, line)| {
+                let entry: Option<Entry> = serde_json::from_slice(line).ok();
+                let holds = entry.is_some_and(|entry| entry.prev == prev);
+                prev = digest(line);
+                Link {
+                    number: at + 1,
+                    text: String::from_utf8_lossy(line).into_owned(),
+                    holds,
+                }
+            })
+            .collect())
+    }
+
     /// Appends a line, chained to the last one.
     ///
     /// # Errors

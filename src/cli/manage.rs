@@ -1,0 +1,496 @@
+//! Commands that change keys at the exchange: edit, enable, disable, remove, panic.
+
+use serde_json::{Value, json};
+
+use super::{
+    args::{AdminArgs, Edit, Panic, PassphraseArgs, Target},
+    connect::{Office, runtime},
+    context::{Context, now},
+    keys, registry,
+    report::Failure,
+};
+use crate::{
+    exchange::{ApiKey, ClientId, Https, KeyId, Level, Network, Scope},
+    key::KeyName,
+    provision::{self, Change, Survey, Work, differences_of},
+    store::{Generation, Intent, Issued, Operation, Registration, Specification, Stage},
+};
+
+pub(super) fn edit(context: &Context, args: &Edit) -> Result<(), Failure> {
+    let name: KeyName = args.name.name.parse()?;
+    let change = change_of(args)?;
+    let record = context.store.record(&name)?;
+    let known = registered(&name, record.registration.as_ref())?;
+    context.check_network(&name, &known.network)?;
+    let _lock = context.lock(&name)?;
+    refuse_pending(context, &name)?;
+    let intent = runtime()?.block_on(async {
+        let mut office =
+            Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
+        let mut work = work_of(context, &mut office);
+        let survey = work.survey().await?;
+        let key = find(&survey, known)?;
+        let wish = provision::merge(key, &change, record.algorithm);
+        let differences = differences_of(key, &wish);
+        for line in &differences {
+            context.output.remark(line);
+        }
+        if context.global.dry_run || differences.is_empty() {
+            let steps: Vec<String> = differences
+                .iter()
+                .map(|d| format!("would change {d}"))
+                .collect();
+            let value =
+                json!({"dry_run": context.global.dry_run, "changed": false, "steps": steps});
+            let text = || {
+                if steps.is_empty() {
+                    "nothing to change".into()
+                } else {
+                    steps.join("\n")
+                }
+            };
+            context.output.result(&value, text)?;
+            return Ok(None);
+        }
+        confirm_widening(context, &name, key, &wish)?;
+        let narrows = key.max_scope.manages_keys() && !wish.scope.manages_keys();
+        if narrows && !args.lock_out.i_will_lock_myself_out {
+            refuse_lock_out(&survey, key, work.desk.operator().client_id())?;
+        }
+        let intent = intend(
+            Operation::Edit,
+            &name,
+            context.store.current(&name)?,
+            known,
+            key,
+            wish,
+        );
+        context.store.announce(&intent)?;
+        let result = work.change(&intent).await.map_err(Failure::from);
+        audit(context, &intent, &known.network, &result)?;
+        result.map(|()| Some(intent))
+    })?;
+    match intent {
+        None => Ok(()),
+        Some(intent) => {
+            let value = outcome(context, &intent)?;
+            context.output.result(&value, || keys::lines(&value))
+        }
+    }
+}
+
+fn change_of(args: &Edit) -> Result<Change, Failure> {
+    let parse = |typed: &[String]| registry::addresses(typed, args.unchecked_ip);
+    let features: Result<Vec<_>, _> = args.feature.iter().map(|feature| feature.parse()).collect();
+    let change = Change {
+        scope: args.scope.as_deref().map(str::parse).transpose()?,
+        label: args
+            .label
+            .as_deref()
+            .map(str::parse::<KeyName>)
+            .transpose()?
+            .map(|l| l.to_string()),
+        whitelist: (!args.ip.is_empty()).then(|| parse(&args.ip)).transpose()?,
+        add: parse(&args.add_ip)?,
+        remove: parse(&args.remove_ip)?,
+        features: Some(features?).filter(|features| !features.is_empty()),
+    };
+    let nothing = change.scope.is_none()
+        && change.label.is_none()
+        && change.whitelist.is_none()
+        && change.features.is_none()
+        && change.add.is_empty()
+        && change.remove.is_empty();
+    if nothing {
+        return Err(Failure::usage("nothing to change was named")
+            .hint("add --scope, --label, --ip, --add-ip, --remove-ip or --feature"));
+    }
+    Ok(change)
+}
+
+/// Makes sure that more rights, or rights without a whitelist, are meant.
+fn confirm_widening(
+    context: &Context,
+    name: &KeyName,
+    key: &ApiKey,
+    wish: &Specification,
+) -> Result<(), Failure> {
+    if !wish.scope.is_within(&key.max_scope) {
+        let why = format!(
+            "{name} would get more rights: {} -> {}",
+            key.max_scope, wish.scope
+        );
+        return context.confirm(&why, name.as_str());
+    }
+    let opened = wish.whitelist.is_empty() && !key.ip_whitelist.is_empty();
+    let can_act = |scope: &Scope| scope.allowed().any(|(_, level)| level == Level::ReadWrite);
+    if opened && can_act(&wish.scope) {
+        let why = format!("{name} could be used from any address");
+        return context.confirm(&why, name.as_str());
+    }
+    Ok(())
+}
+
+fn registered<'a>(
+    name: &KeyName,
+    known: Option<&'a Registration>,
+) -> Result<&'a Registration, Failure> {
+    known.ok_or_else(|| {
+        Failure::refused(format!("{name} is not registered at an exchange")).hint(format!(
+            "register it first with \"derikey register {name}\""
+        ))
+    })
+}
+
+fn find<'a>(survey: &'a Survey, known: &Registration) -> Result<&'a ApiKey, Failure> {
+    survey.by_client_id(&known.client_id).ok_or_else(|| {
+        Failure::refused(format!(
+            "the account has no key {} any more",
+            known.client_id
+        ))
+        .hint("it was removed there, or the administrator is of another account")
+    })
+}
+
+pub(super) fn refuse_pending(context: &Context, name: &KeyName) -> Result<(), Failure> {
+    match context.store.intent(name)? {
+        None => Ok(()),
+        Some(intent) => Err(Failure::refused(format!(
+            "{} of {name} is under way",
+            intent.operation.as_str()
+        ))
+        .hint(format!("finish it first with \"derikey resume {name}\""))),
+    }
+}
+
+fn refuse_lock_out(survey: &Survey, key: &ApiKey, operator: &ClientId) -> Result<(), Failure> {
+    match survey.lock_out(key, operator) {
+        None => Ok(()),
+        Some(why) => Err(Failure::refused(format!("that would lock you out: {why}"))
+            .hint("use another administrator; or, if you mean it, add --i-will-lock-myself-out")),
+    }
+}
+
+/// Returns the desk with its keystore, and with somebody who tells what happens.
+pub(super) fn work_of<'a>(context: &'a Context, office: &'a mut Office<'_>) -> Work<'a, Https> {
+    Work {
+        store: &context.store,
+        desk: office.desk(),
+        tell: Box::new(|event| registry::tell(context, &event)),
+        now,
+    }
+}
+
+fn intend(
+    operation: Operation,
+    name: &KeyName,
+    generation: Generation,
+    known: &Registration,
+    key: &ApiKey,
+    wish: Specification,
+) -> Intent {
+    let mut intent = provision::intend(operation, name, generation, &known.network, wish, now());
+    intent.stage = Stage::Planned;
+    intent.issued = Some(Issued {
+        client_id: key.client_id.clone(),
+        key_id: key.id,
+        fingerprint_verified: known.fingerprint_verified,
+    });
+    intent
+}
+
+/// Finishes an interrupted change.
+pub(super) fn finish(
+    context: &Context,
+    intent: Intent,
+    admin: &AdminArgs,
+    passphrase: &PassphraseArgs,
+) -> Result<Value, Failure> {
+    let network = intent.place.network()?;
+    let result = runtime()?.block_on(async {
+        let mut office = Office::open(context, &network, admin, passphrase).await?;
+        let mut work = work_of(context, &mut office);
+        work.change(&intent).await.map_err(Failure::from)
+    });
+    audit(context, &intent, &network, &result)?;
+    result?;
+    outcome(context, &intent)
+}
+
+/// What a change came to.
+fn outcome(context: &Context, intent: &Intent) -> Result<Value, Failure> {
+    if intent.operation == Operation::Remove {
+        return Ok(json!({"name": intent.name, "removed": true, "changed": true}));
+    }
+    let mut value = keys::about(context, &intent.name)?;
+    keys::merge(&mut value, json!({"changed": true}));
+    Ok(value)
+}
+
+fn audit<T>(
+    context: &Context,
+    intent: &Intent,
+    network: &Network,
+    result: &Result<T, Failure>,
+) -> Result<(), Failure> {
+    let public = context.store.public(&intent.name).ok();
+    registry::audit(
+        context,
+        intent.operation.as_str(),
+        &intent.name,
+        network,
+        public.as_ref(),
+        result,
+    )
+}
+
+/// How a key is named for a change.
+enum Named {
+    Key(KeyName),
+    Id(KeyId),
+    Client(ClientId),
+}
+
+impl Named {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        if let Some(id) = text.strip_prefix("id:") {
+            let id = id
+                .parse()
+                .map_err(|_| Failure::usage(format!("{id:?} is no key id")).hint("such as id:7"))?;
+            return Ok(Self::Id(KeyId(id)));
+        }
+        match text.strip_prefix("client:") {
+            Some(id) => Ok(Self::Client(id.parse()?)),
+            None => Ok(Self::Key(text.parse()?)),
+        }
+    }
+}
+
+pub(super) fn set(context: &Context, args: &Target, operation: Operation) -> Result<(), Failure> {
+    match Named::parse(&args.target)? {
+        Named::Key(name) => set_named(context, args, operation, &name),
+        Named::Id(id) => set_remote(context, args, operation, &|survey| survey.by_id(id)),
+        Named::Client(id) => {
+            set_remote(context, args, operation, &|survey| survey.by_client_id(&id))
+        }
+    }
+}
+
+fn set_named(
+    context: &Context,
+    args: &Target,
+    operation: Operation,
+    name: &KeyName,
+) -> Result<(), Failure> {
+    let record = context.store.record(name)?;
+    let known = registered(name, record.registration.as_ref())?;
+    context.check_network(name, &known.network)?;
+    let _lock = context.lock(name)?;
+    refuse_pending(context, name)?;
+    if context.global.dry_run {
+        return keys::plan(
+            context,
+            &[format!(
+                "would {} {name} on {}",
+                operation.as_str(),
+                known.network
+            )],
+        );
+    }
+    let retired = known.retired.is_some();
+    if operation == Operation::Remove && known.enabled && !retired {
+        context.confirm(
+            &format!("{name} is enabled, and removing it cannot be undone"),
+            name.as_str(),
+        )?;
+    }
+    let intent = runtime()?.block_on(async {
+        let mut office =
+            Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
+        let mut work = work_of(context, &mut office);
+        let survey = work.survey().await?;
+        let key = find(&survey, known)?;
+        if operation != Operation::Enable && !args.lock_out.i_will_lock_myself_out {
+            refuse_lock_out(&survey, key, work.desk.operator().client_id())?;
+        }
+        let wish = provision::merge(key, &Change::default(), record.algorithm);
+        let intent = intend(
+            operation,
+            name,
+            context.store.current(name)?,
+            known,
+            key,
+            wish,
+        );
+        context.store.announce(&intent)?;
+        let result = work.change(&intent).await.map_err(Failure::from);
+        audit(context, &intent, &known.network, &result)?;
+        result.map(|()| intent)
+    })?;
+    let value = outcome(context, &intent)?;
+    context.output.result(&value, || keys::lines(&value))
+}
+
+/// Changes a key that is named by what the exchange calls it; it need not be here.
+fn set_remote(
+    context: &Context,
+    args: &Target,
+    operation: Operation,
+    pick: &dyn Fn(&Survey) -> Option<&ApiKey>,
+) -> Result<(), Failure> {
+    let network = context.network()?;
+    let target = &args.target;
+    if context.global.dry_run {
+        return keys::plan(
+            context,
+            &[format!(
+                "would {} {target} on {network}",
+                operation.as_str()
+            )],
+        );
+    }
+    let value = runtime()?.block_on(async {
+        let mut office = Office::open(context, &network, &args.admin, &args.passphrase).await?;
+        let mut work = work_of(context, &mut office);
+        let survey = work.survey().await?;
+        let Some(key) = pick(&survey) else {
+            return Err(Failure::refused(format!("the account has no key {target}"))
+                .hint("\"derikey list --remote\" shows the account's keys"));
+        };
+        if operation != Operation::Enable && !args.lock_out.i_will_lock_myself_out {
+            refuse_lock_out(&survey, key, work.desk.operator().client_id())?;
+        }
+        let ours = local_of(context, &network, key)?;
+        let retired = ours.as_ref().is_some_and(|(_, retired)| *retired);
+        if operation == Operation::Remove && key.enabled != Some(false) && !retired {
+            let why = format!(
+                "{} ({}) is enabled, and removing it cannot be undone",
+                key.client_id, key.name
+            );
+            context.confirm(&why, key.client_id.as_str())?;
+        }
+        work.set(key.id, operation).await?;
+        let mut entry = crate::store::Entry::new(now(), operation.as_str(), "done");
+        entry.key = ours.map(|(name, _)| name);
+        entry.network = Some(format!("{network} {}", key.client_id));
+        context.store.audit(entry)?;
+        Ok(json!({
+            "client_id": key.client_id,
+            "key_id": key.id,
+            "label": key.name,
+            "network": network.name(),
+            "operation": operation,
+            "changed": true,
+        }))
+    })?;
+    context.output.result(&value, || keys::lines(&value))
+}
+
+/// Returns the key in the keystore that a remote one is, and whether it was superseded.
+fn local_of(
+    context: &Context,
+    network: &Network,
+    key: &ApiKey,
+) -> Result<Option<(KeyName, bool)>, Failure> {
+    for name in context.store.names()? {
+        for generation in context.store.generations(&name)? {
+            let record = context.store.record_of(&name, generation)?;
+            if let Some(known) = record.registration
+                && known.client_id == key.client_id
+                && known.network == *network
+            {
+                return Ok(Some((name, known.retired.is_some())));
+            }
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
+    let network = context.network()?;
+    let pattern = &args.pattern;
+    if !context.global.dry_run {
+        let why = format!("every key that matches {pattern:?} on {network} would be disabled");
+        context.confirm(&why, "panic")?;
+    }
+    let (disabled, spared, failed) = runtime()?.block_on(async {
+        let mut office = Office::open(context, &network, &args.admin, &args.passphrase).await?;
+        let mut work = work_of(context, &mut office);
+        let survey = work.survey().await?;
+        let operator = work.desk.operator().client_id().clone();
+        let matches = |key: &&ApiKey| {
+            key.enabled != Some(false)
+                && (glob(pattern, &key.name) || glob(pattern, key.client_id.as_str()))
+        };
+        let (mut disabled, mut spared, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        // The key that this is done with comes last: after it nothing can be disabled any more.
+        let mut targets: Vec<&ApiKey> = survey.0.iter().filter(matches).collect();
+        targets.sort_by_key(|key| key.client_id == operator);
+        for key in targets {
+            let about = json!({"client_id": key.client_id, "key_id": key.id, "label": key.name});
+            if key.client_id == operator && !args.lock_out.i_will_lock_myself_out {
+                spared.push(about);
+            } else if context.global.dry_run {
+                disabled.push(about);
+            } else {
+                match work.set(key.id, Operation::Disable).await {
+                    Ok(()) => disabled.push(about),
+                    Err(error) => failed.push((about, Failure::from(error))),
+                }
+            }
+        }
+        Ok::<_, Failure>((disabled, spared, failed))
+    })?;
+    let outcome = if failed.is_empty() {
+        "done"
+    } else {
+        "unfinished"
+    };
+    if !context.global.dry_run {
+        let mut entry = crate::store::Entry::new(now(), "panic", outcome);
+        entry.network = Some(format!("{network} {pattern}"));
+        context.store.audit(entry)?;
+    }
+    let not_reached: Vec<&Value> = failed.iter().map(|(about, _)| about).collect();
+    let value = json!({"disabled": disabled, "spared": spared, "not_reached": not_reached, "dry_run": context.global.dry_run});
+    if let Some((_, failure)) = failed.into_iter().next() {
+        context
+            .output
+            .remark(format!("not reached: {}", json!(value["not_reached"])));
+        return Err(failure.hint("run \"derikey panic\" again: what is disabled stays so"));
+    }
+    context.output.result(&value, || {
+        let say = |list: &Vec<Value>, what: &str| {
+            list.iter().fold(String::new(), |text, key| {
+                let word = |field: &str| {
+                    key.get(field)
+                        .and_then(Value::as_str)
+                        .unwrap_or("-")
+                        .to_owned()
+                };
+                format!("{text}{what}: {} {}\n", word("client_id"), word("label"))
+            })
+        };
+        say(&disabled, "disabled") + &say(&spared, "in use, left enabled")
+    })
+}
+
+/// Matches with `*` for any text and `?` for any one character.
+fn glob(pattern: &str, text: &str) -> bool {
+    let mut rest = pattern.chars();
+    match rest.next() {
+        None => text.is_empty(),
+        Some('*') => {
+            let rest = rest.as_str();
+            text.char_indices()
+                .map(|(at, _)| at)
+                .chain([text.len()])
+                .any(|at| text.get(at..).is_some_and(|tail| glob(rest, tail)))
+        }
+        Some(wanted) => {
+            let mut text = text.chars();
+            text.next().is_some_and(|c| wanted == '?' || wanted == c)
+                && glob(rest.as_str(), text.as_str())
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! Commands that put one key in the place of another: rotate, rollback.
+
+use std::{
+    cell::OnceCell,
+    io::Write,
+    process::{Command, Stdio},
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    args::{AdminArgs, HookArgs, Rollback, Rotate, Sealing},
+    connect::{Office, runtime},
+    context::{Context, SystemStamper, now, wants_plain},
+    keys, manage, registry,
+    report::Failure,
+};
+use crate::{
+    key::KeyName,
+    provision::{self, Rotated},
+    signer::LocalSigner,
+    store::{Intent, Issued, Operation, Record, Registration, Specification, Stage, Succession},
+};
+
+/// How long a deploy hook may take.
+const HOOK_TIME: Duration = Duration::from_secs(60);
+
+pub(super) fn rotate(context: &Context, args: &Rotate) -> Result<(), Failure> {
+    wants_plain(&args.sealing.plain)?;
+    let hook = words(&args.hook)?;
+    let Some(name) = &args.name else {
+        return rotate_all(context, args, &hook);
+    };
+    let name: KeyName = name.parse()?;
+    if let Some(value) = rotate_one(context, args, &name, &hook)? {
+        context.output.result(&value, || keys::lines(&value))?;
+    }
+    Ok(())
+}
+
+fn rotate_all(context: &Context, args: &Rotate, hook: &[String]) -> Result<(), Failure> {
+    let network = context.network()?;
+    let (mut rotated, mut failed) = (Vec::new(), None);
+    for name in context.store.names()? {
+        let record = context.store.record(&name)?;
+        let here = record
+            .registration
+            .as_ref()
+            .is_some_and(|known| known.network == network);
+        let age = SystemTime::now()
+            .duration_since(record.created.0)
+            .unwrap_or_default();
+        // The administrator's own key is rotated by name, when somebody looks.
+        let admin = args
+            .admin
+            .admin
+            .as_deref()
+            .or(context.config.admin.as_deref())
+            == Some(name.as_str());
+        if !here || admin || args.older_than.is_some_and(|limit| age <= limit) {
+            continue;
+        }
+        match rotate_one(context, args, &name, hook) {
+            Ok(value) => rotated.extend(value),
+            Err(failure) => {
+                context
+                    .output
+                    .remark(format!("{name}: {}", failure.message()));
+                failed.get_or_insert(failure);
+            }
+        }
+    }
+    if let Some(failure) = failed {
+        return Err(failure);
+    }
+    let value = json!({"rotated": rotated});
+    context.output.result(&value, || {
+        let texts: Vec<String> = rotated.iter().map(keys::lines).collect();
+        if texts.is_empty() {
+            "no key is due".into()
+        } else {
+            texts.join("\n")
+        }
+    })
+}
+
+fn rotate_one(
+    context: &Context,
+    args: &Rotate,
+    name: &KeyName,
+    hook: &[String],
+) -> Result<Option<Value>, Failure> {
+    let record = context.store.record(name)?;
+    let (known, key_id) = registered(name, &record)?;
+    context.check_network(name, &known.network)?;
+    if context.global.dry_run {
+        let steps = [
+            format!(
+                "would make generation {} of {name}, a new {} key",
+                context.store.current(name)?.next(),
+                record.algorithm
+            ),
+            format!(
+                "would register it on {} with scope {} and prove it",
+                known.network, known.scope
+            ),
+            "would put it in use, and then disable the old key".into(),
+        ];
+        keys::plan(context, &steps)?;
+        return Ok(None);
+    }
+    let _lock = context.lock(name)?;
+    if let Some(intent) = context.store.intent(name)? {
+        if intent.operation == Operation::Rotate && intent.stage < Stage::Switched {
+            return finish(context, intent, &args.sealing, &args.admin).map(Some);
+        }
+        manage::refuse_pending(context, name)?;
+    }
+    let from = context.store.current(name)?;
+    let last = context
+        .store
+        .generations(name)?
+        .into_iter()
+        .max()
+        .unwrap_or(from);
+    let spec = Specification {
+        algorithm: record.algorithm,
+        label: known.label.clone(),
+        scope: known.scope.clone(),
+        whitelist: known.whitelist.clone(),
+        features: known.features.clone(),
+    };
+    let mut intent = provision::intend(
+        Operation::Rotate,
+        name,
+        last.next(),
+        &known.network,
+        spec,
+        now(),
+    );
+    intent.succession = Some(Succession {
+        from,
+        client_id: known.client_id.clone(),
+        key_id,
+        hook: hook.to_vec(),
+        grace: args.grace.map_or(0, |grace| grace.as_secs()),
+        until: None,
+        remove_old: args.remove_old,
+    });
+    finish(context, intent, &args.sealing, &args.admin).map(Some)
+}
+
+fn registered<'a>(
+    name: &KeyName,
+    record: &'a Record,
+) -> Result<(&'a Registration, crate::exchange::KeyId), Failure> {
+    let Some(known) = &record.registration else {
+        return Err(
+            Failure::refused(format!("{name} is not registered at an exchange")).hint(format!(
+                "register it first with \"derikey register {name}\""
+            )),
+        );
+    };
+    let id = known.key_id.ok_or_else(|| {
+        Failure::refused(format!("the id of {name} at the exchange is not known"))
+            .hint("adopt it again with a key that may read the account")
+    })?;
+    Ok((known, id))
+}
+
+pub(super) fn rollback(context: &Context, args: &Rollback) -> Result<(), Failure> {
+    let name: KeyName = args.name.name.parse()?;
+    let hook = words(&args.hook)?;
+    let _lock = context.lock(&name)?;
+    let pending = context.store.intent(&name)?;
+    if let Some(intent) = &pending
+        && (intent.operation != Operation::Rotate || intent.stage < Stage::Switched)
+        && intent.operation != Operation::Rollback
+    {
+        return Err(Failure::refused(format!(
+            "{} of {name} is under way",
+            intent.operation.as_str()
+        ))
+        .hint(format!(
+            "the old key is still in use; finish it with \"derikey resume {name}\""
+        )));
+    }
+    let intent = match pending {
+        Some(intent) if intent.operation == Operation::Rollback => intent,
+        _ => back(context, &name, hook)?,
+    };
+    if context.global.dry_run {
+        return keys::plan(
+            context,
+            &[format!(
+                "would put generation {} of {name} back in use",
+                intent.generation
+            )],
+        );
+    }
+    let value = finish(context, intent, &args.sealing, &args.admin)?;
+    context.output.result(&value, || keys::lines(&value))
+}
+
+/// Prepares the way back to the newest generation that was superseded.
+fn back(context: &Context, name: &KeyName, hook: Vec<String>) -> Result<Intent, Failure> {
+    let current = context.store.current(name)?;
+    let record = context.store.record(name)?;
+    let (now_known, key_id) = registered(name, &record)?;
+    let mut earlier = context.store.generations(name)?;
+    earlier.retain(|generation| *generation != current);
+    let mut found = None;
+    for generation in earlier {
+        let record = context.store.record_of(name, generation)?;
+        if let Some(known) = record.registration.filter(|known| known.retired.is_some()) {
+            found = found.max(known.retired.map(|at| (at, generation)));
+        }
+    }
+    let Some((_, generation)) = found else {
+        return Err(
+            Failure::refused(format!("{name} has no earlier key to go back to"))
+                .hint("there is one from the end of a rotation until the next one"),
+        );
+    };
+    let record = context.store.record_of(name, generation)?;
+    let (known, old_id) = registered(name, &record)?;
+    let spec = Specification {
+        algorithm: record.algorithm,
+        label: known.label.clone(),
+        scope: known.scope.clone(),
+        whitelist: known.whitelist.clone(),
+        features: known.features.clone(),
+    };
+    let mut intent = provision::intend(
+        Operation::Rollback,
+        name,
+        generation,
+        &known.network,
+        spec,
+        now(),
+    );
+    intent.issued = Some(Issued {
+        client_id: known.client_id.clone(),
+        key_id: old_id,
+        fingerprint_verified: known.fingerprint_verified,
+    });
+    intent.succession = Some(Succession {
+        from: current,
+        client_id: now_known.client_id.clone(),
+        key_id,
+        hook,
+        grace: 0,
+        until: None,
+        remove_old: false,
+    });
+    Ok(intent)
+}
+
+/// Carries a rotation or a rollback on from wherever it stands.
+pub(super) fn finish(
+    context: &Context,
+    intent: Intent,
+    sealing: &Sealing,
+    admin: &AdminArgs,
+) -> Result<Value, Failure> {
+    let (name, network) = (intent.name.clone(), intent.place.network()?);
+    let action = intent.operation.as_str();
+    let result = runtime()?.block_on(carry_out(context, intent, sealing, admin));
+    let public = context.store.public(&name).ok();
+    registry::audit(context, action, &name, &network, public.as_ref(), &result)?;
+    result
+}
+
+async fn carry_out(
+    context: &Context,
+    mut intent: Intent,
+    sealing: &Sealing,
+    admin: &AdminArgs,
+) -> Result<Value, Failure> {
+    let name = intent.name.clone();
+    let network = intent.place.network()?;
+    // Waiting for its grace to end needs neither a key nor the network.
+    if let (Stage::Switched, Some(until)) = (
+        intent.stage,
+        intent.succession.as_ref().and_then(|s| s.until),
+    ) && now() < until
+    {
+        let mut value = keys::about(context, &name)?;
+        keys::merge(
+            &mut value,
+            json!({"changed": false, "old_key_enabled_until": until}),
+        );
+        return Ok(value);
+    }
+    let passphrase = &sealing.passphrase;
+    let mut office = Office::open(context, &network, admin, passphrase).await?;
+    let there = context
+        .store
+        .generations(&name)?
+        .contains(&intent.generation);
+    let new = if there || sealing.plain.no_passphrase {
+        None
+    } else {
+        context.new_passphrase(&name, passphrase, &sealing.plain, Some(&network))?
+    };
+    let signer = OnceCell::new();
+    let mut work = manage::work_of(context, &mut office);
+    if !there {
+        work.desk.log_in().await?;
+        make_room(&mut work, context, &name).await?;
+        context.store.announce(&intent)?;
+    }
+    if intent.operation == Operation::Rollback {
+        context.store.announce(&intent)?;
+    }
+    let key = if there {
+        let unlock = || context.passphrase(&name, passphrase, Some(&network));
+        context.store.load_of(&name, intent.generation, unlock)?
+    } else {
+        let key = keys::make(context, intent.spec.algorithm)?;
+        let pem = keys::seal(&key, new.as_deref(), &sealing.plain)?;
+        let record = keys::fresh_record(&key);
+        context
+            .store
+            .add_generation(&name, intent.generation, &pem, key.public(), &record)?;
+        context
+            .output
+            .remark(format!("made generation {} of {name}", intent.generation));
+        key
+    };
+    if intent.stage < Stage::Generated {
+        intent.fingerprint = Some(key.public().fingerprint());
+        intent.stage = Stage::Generated;
+        context.store.announce(&intent)?;
+    }
+    let signer = signer.get_or_init(|| LocalSigner::new(key, SystemStamper));
+    let mut hook = |intent: &Intent, issued: &Issued| run_hook(context, intent, issued);
+    let rotated = work.rotate(intent, signer, &mut hook).await?;
+    let public = context.store.public(&name)?;
+    let (outcomes, until) = match rotated {
+        Rotated::Done(outcomes) => (outcomes, None),
+        Rotated::Waiting(outcomes, until) => {
+            context.output.remark(format!(
+                "the old key stays enabled until {until}; \"derikey resume {name}\" disables it then"
+            ));
+            (outcomes, Some(until))
+        }
+    };
+    let mut value = keys::identity(context, &name, &public);
+    keys::merge(&mut value, registry::registration(&outcomes));
+    keys::merge(
+        &mut value,
+        json!({
+            "generation": context.store.current(&name)?,
+            "changed": true,
+            "old_key_enabled_until": until,
+        }),
+    );
+    Ok(value)
+}
+
+/// Clears generations away that were superseded by an earlier rotation.
+async fn make_room(
+    work: &mut provision::Work<'_, crate::exchange::Https>,
+    context: &Context,
+    name: &KeyName,
+) -> Result<(), Failure> {
+    let current = context.store.current(name)?;
+    for generation in context.store.generations(name)? {
+        if generation == current {
+            continue;
+        }
+        let record = context.store.record_of(name, generation)?;
+        match record.registration {
+            Some(known) if known.retired.is_some() => {
+                context.output.remark(format!(
+                    "removing generation {generation}, which was superseded before"
+                ));
+                work.make_room(name, generation, &known).await?;
+            }
+            // Nobody knows of it: a rotation that ended before it was registered.
+            None => drop(context.store.discard_generation(name, generation, now())?),
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn words(args: &HookArgs) -> Result<Vec<String>, Failure> {
+    match &args.deploy_hook {
+        None => Ok(Vec::new()),
+        Some(line) => shlex::split(line)
+            .filter(|words| !words.is_empty())
+            .ok_or_else(|| {
+                Failure::usage("--deploy-hook is no command line")
+                    .hint("it is run without a shell; quote its words as for one")
+            }),
+    }
+}
+
+/// Tells a program of a new key: JSON on its standard input, names in its environment.
+fn run_hook(context: &Context, intent: &Intent, issued: &Issued) -> Result<(), String> {
+    let succession = intent.succession.as_ref();
+    let Some((program, arguments)) = succession.and_then(|s| s.hook.split_first()) else {
+        return Ok(());
+    };
+    let path = |file| {
+        context
+            .store
+            .path(&intent.name, intent.generation, file)
+            .map_err(|e| e.to_string())
+    };
+    let event = json!({
+        "event": "deploy",
+        "operation": intent.operation,
+        "name": intent.name,
+        "generation": intent.generation,
+        "network": intent.place,
+        "client_id": issued.client_id,
+        "key_id": issued.key_id,
+        "fingerprint": intent.fingerprint,
+        "private_key_path": path("private.pem")?,
+        "public_key_path": path("public.pem")?,
+        "old_client_id": succession.map(|s| &s.client_id),
+    });
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(std::io::stderr());
+    for (field, value) in event.as_object().into_iter().flatten() {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        command.env(format!("DERIKEY_{}", field.to_uppercase()), text);
+    }
+    let mut child = command
+        .spawn()
+        .map_err(|error| format!("cannot be started: {error}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A hook that does not read its input is free not to.
+        let _ = writeln!(stdin, "{event}");
+    }
+    let deadline = Instant::now() + HOOK_TIME;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => return Err(format!("failed ({status})")),
+            Ok(None) if Instant::now() >= deadline => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("took longer than {} s", HOOK_TIME.as_secs()));
+            }
+            Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => return Err(format!("was lost: {error}")),
+        }
+    }
+}
