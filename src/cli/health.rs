@@ -241,17 +241,18 @@ async fn reach(
     let mut office = Office::open(context, network, &args.admin, &args.passphrase).await?;
     let survey = manage::work_of(context, &mut office).survey().await?;
     for row in remote::compare(context, network, &survey)? {
-        let Some(name) = row["name"].as_str() else {
+        let Some(name) = row.get("name").and_then(Value::as_str) else {
             continue;
         };
         let check = format!("{name} at the exchange");
-        let drift: Vec<&str> = row["drift"]
-            .as_array()
+        let drift: Vec<&str> = row
+            .get("drift")
+            .and_then(Value::as_array)
             .into_iter()
             .flatten()
             .filter_map(Value::as_str)
             .collect();
-        if row["orphan"] == "local" {
+        if row.get("orphan").and_then(Value::as_str) == Some("local") {
             findings.bad(
                 check,
                 "the account does not have it",

@@ -13,7 +13,9 @@ use crate::{
     exchange::{ApiKey, ClientId, Https, KeyId, Level, Network, Scope},
     key::KeyName,
     provision::{self, Change, Survey, Work, differences_of},
-    store::{Generation, Intent, Issued, Operation, Registration, Specification, Stage},
+    store::{
+        Generation, Intent, Issued, Operation, Record, Registration, Specification, Stage, State,
+    },
 };
 
 pub(super) fn edit(context: &Context, args: &Edit) -> Result<(), Failure> {
@@ -361,7 +363,9 @@ fn set_remote(
             refuse_lock_out(&survey, key, work.desk.operator().client_id())?;
         }
         let ours = local_of(context, &network, key)?;
-        let retired = ours.as_ref().is_some_and(|(_, retired)| *retired);
+        let retired = ours
+            .as_ref()
+            .is_some_and(|(_, _, record)| record.state() == State::Retired);
         if operation == Operation::Remove && key.enabled != Some(false) && !retired {
             let why = format!(
                 "{} ({}) is enabled, and removing it cannot be undone",
@@ -370,8 +374,9 @@ fn set_remote(
             context.confirm(&why, key.client_id.as_str())?;
         }
         work.set(key.id, operation).await?;
+        note(context, &network, key, operation == Operation::Enable)?;
         let mut entry = crate::store::Entry::new(now(), operation.as_str(), "done");
-        entry.key = ours.map(|(name, _)| name);
+        entry.key = ours.map(|(name, ..)| name);
         entry.network = Some(format!("{network} {}", key.client_id));
         context.store.audit(entry)?;
         Ok(json!({
@@ -386,24 +391,35 @@ fn set_remote(
     context.output.result(&value, || keys::lines(&value))
 }
 
-/// Returns the key in the keystore that a remote one is, and whether it was superseded.
+/// Finds the key in the keystore that a remote one is.
 fn local_of(
     context: &Context,
     network: &Network,
     key: &ApiKey,
-) -> Result<Option<(KeyName, bool)>, Failure> {
+) -> Result<Option<(KeyName, Generation, Record)>, Failure> {
     for name in context.store.names()? {
         for generation in context.store.generations(&name)? {
             let record = context.store.record_of(&name, generation)?;
-            if let Some(known) = record.registration
-                && known.client_id == key.client_id
-                && known.network == *network
-            {
-                return Ok(Some((name, known.retired.is_some())));
+            let is_it = |known: &Registration| {
+                known.client_id == key.client_id && known.network == *network
+            };
+            if record.registration.as_ref().is_some_and(is_it) {
+                return Ok(Some((name, generation, record)));
             }
         }
     }
     Ok(None)
+}
+
+/// Writes down that a key may log in, or not any more, if it is one of ours.
+fn note(context: &Context, network: &Network, key: &ApiKey, enabled: bool) -> Result<(), Failure> {
+    if let Some((name, generation, mut record)) = local_of(context, network, key)? {
+        if let Some(known) = &mut record.registration {
+            known.enabled = enabled;
+        }
+        context.store.write_record(&name, generation, &record)?;
+    }
+    Ok(())
 }
 
 pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
@@ -434,7 +450,10 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
                 disabled.push(about);
             } else {
                 match work.set(key.id, Operation::Disable).await {
-                    Ok(()) => disabled.push(about),
+                    Ok(()) => {
+                        note(context, &network, key, false)?;
+                        disabled.push(about);
+                    }
                     Err(error) => failed.push((about, Failure::from(error))),
                 }
             }
@@ -456,7 +475,7 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
     if let Some((_, failure)) = failed.into_iter().next() {
         context
             .output
-            .remark(format!("not reached: {}", json!(value["not_reached"])));
+            .remark(format!("not reached: {}", json!(value.get("not_reached"))));
         return Err(failure.hint("run \"derikey panic\" again: what is disabled stays so"));
     }
     context.output.result(&value, || {

@@ -342,9 +342,16 @@ pub(super) fn tell(context: &Context, event: &Event<'_>) {
         Event::FingerprintDiffers => {
             output.remark("warning: the exchange names this RSA key by another fingerprint; its public key is ours");
         }
-        Event::Proven(scope) => output.remark(format!(
-            "proved it by a signed login, which was granted {scope}"
-        )),
+        Event::Proven(scope) => {
+            let granted = if scope.allowed().next().is_none() {
+                "no right yet".into()
+            } else {
+                scope.to_string()
+            };
+            output.remark(format!(
+                "proved it by a signed login, which was granted {granted}"
+            ));
+        }
         Event::Granted(scope, whitelist) => {
             let list: Vec<&str> = whitelist.iter().map(Whitelisted::as_str).collect();
             output.remark(format!(
