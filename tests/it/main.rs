@@ -8,4 +8,7 @@
 )]
 
 mod architecture;
+mod interop;
 mod support;
+mod vectors;
+mod wire;
