@@ -8,4 +8,5 @@
 )]
 
 mod architecture;
+mod store_files;
 mod support;
