@@ -33,7 +33,7 @@ mod record;
 mod steps;
 
 pub use audit::Entry;
-pub use files::{Trust, read, read_to_limit};
+pub use files::{Trust, read, read_to_limit, write_new};
 pub use journal::{Intent, Issued, Operation, Specification, Stage};
 pub use record::{Moment, Place, Record, Registration, State, Version};
 
@@ -300,7 +300,11 @@ impl Store {
             result => result?,
         }
         let link = dir.join("current");
-        let target = fs::read_link(&link).map_err(files::at(&link))?;
+        let target = match fs::read_link(&link) {
+            // Something else than a link.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => PathBuf::new(),
+            target => target.map_err(files::at(&link))?,
+        };
         target
             .to_str()
             .and_then(|text| text.parse().ok())
@@ -367,10 +371,10 @@ impl Store {
         let dir = staging.join(Generation::FIRST.to_string());
         files::ensure_dir(&dir)?;
         let path = dir.join("private.pem");
-        files::write_new(&path, private.as_bytes())?;
+        write_new(&path, private.as_bytes())?;
         PrivateKey::is_sealed(private.as_bytes()).map_err(|source| Error::Key { path, source })?;
-        files::write_new(&dir.join("public.pem"), public.to_pem().as_bytes())?;
-        write_record(&dir.join("key.toml"), record, files::write_new)?;
+        write_new(&dir.join("public.pem"), public.to_pem().as_bytes())?;
+        write_record(&dir.join("key.toml"), record, write_new)?;
         let link = staging.join("current");
         symlink(Generation::FIRST.to_string(), &link).map_err(files::at(&link))?;
         files::sync_parent(&link)
@@ -509,7 +513,7 @@ impl Store {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             result => return result,
         }
-        match files::write_new(&path, make().as_bytes()) {
+        match write_new(&path, make().as_bytes()) {
             // Another process was faster; its text is the one that counts.
             Ok(()) | Err(Error::Exists { .. }) => files::read_ours(&path, LARGEST_RECORD),
             Err(error) => Err(error),

@@ -32,7 +32,7 @@ impl Config {
     /// Reads the configuration, if there is one.
     pub(super) fn read(store: &Store) -> Result<Self, Failure> {
         let path = store.root().join("config.toml");
-        let bytes = match store::read(&path, LARGEST, Trust::Private) {
+        let bytes = match store::read(&path, LARGEST, Trust::Ours) {
             Ok(bytes) => bytes,
             Err(store::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(Self::default());
