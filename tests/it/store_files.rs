@@ -638,6 +638,27 @@ fn a_directory_where_anybody_can_swap_the_passphrase_is_refused() {
     home.run(&args).ok();
 }
 
+#[test]
+fn a_pipe_that_anybody_may_write_to_brings_no_passphrase() {
+    let home = Home::new();
+    let pipe = home.path("pipe");
+    for (mode, code) in [("666", 7), ("620", 7), ("600", 0)] {
+        let made = Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        set_mode(&pipe, u32::from_str_radix(mode, 8).unwrap());
+        let mut writer = Command::new("timeout")
+            .args(["20", "sh", "-c", "echo planted > pipe"])
+            .current_dir(home.path(""))
+            .spawn()
+            .unwrap();
+        let run = bounded(&home, &["generate", "n", "--passphrase-file", "pipe"]);
+        assert_eq!(run.code, Some(code), "{mode}: {run:?}");
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        fs::remove_file(&pipe).unwrap();
+    }
+}
+
 /// What somebody may have put in the place of a file or directory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Plant {
