@@ -4,6 +4,7 @@
 //! back; [`Exchange::confirm`] also answers the second factor. The wire is a [`Transport`].
 
 use std::{
+    fmt,
     future::Future,
     sync::{
         OnceLock,
@@ -181,7 +182,6 @@ impl Error {
 }
 
 /// A request on its way out.
-#[derive(Debug)]
 pub struct Outgoing {
     /// The method, which is also the end of the address.
     pub method: &'static str,
@@ -191,13 +191,28 @@ pub struct Outgoing {
     pub authorization: Option<Zeroizing<String>>,
 }
 
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("method", &self.method)
+            .finish_non_exhaustive()
+    }
+}
+
 /// An answer as it came.
-#[derive(Debug)]
 pub struct Incoming {
     /// The HTTP status.
     pub status: u16,
     /// The body; may hold tokens.
     pub body: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Carries requests to an exchange and brings answers back.

@@ -30,7 +30,7 @@ mod record;
 mod steps;
 
 pub use audit::{Entry, Link};
-pub use files::{Trust, read, read_ours, read_to_limit};
+pub use files::{Trust, read, read_to_limit, write_new};
 pub use journal::{Intent, Issued, Operation, Specification, Stage, Succession};
 pub use record::{Moment, Place, Record, Registration, State, Version};
 
@@ -271,13 +271,13 @@ impl Store {
         make: impl FnOnce() -> Zeroizing<String>,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
         let path = self.subdir("sandbox")?.join(file);
-        match read_ours(&path, LARGEST_RECORD) {
+        match files::read_ours(&path, LARGEST_RECORD) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             result => return result,
         }
-        match files::write_new(&path, make().as_bytes()) {
+        match write_new(&path, make().as_bytes()) {
             // Another process was faster; its text is the one that counts.
-            Ok(()) | Err(Error::Exists { .. }) => read_ours(&path, LARGEST_RECORD),
+            Ok(()) | Err(Error::Exists { .. }) => files::read_ours(&path, LARGEST_RECORD),
             Err(error) => Err(error),
         }
     }

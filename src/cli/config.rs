@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use serde::Deserialize;
 
 use super::report::Failure;
-use crate::store::{self, Store};
+use crate::store::{self, Store, Trust};
 
 /// The largest configuration that is read.
 const LARGEST: usize = 64 * 1024;
@@ -32,7 +32,7 @@ impl Config {
     /// Reads the configuration, if there is one.
     pub(super) fn read(store: &Store) -> Result<Self, Failure> {
         let path = store.root().join("config.toml");
-        let bytes = match store::read_ours(&path, LARGEST) {
+        let bytes = match store::read(&path, LARGEST, Trust::Ours) {
             Ok(bytes) => bytes,
             Err(store::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(Self::default());

@@ -112,7 +112,7 @@ impl Admin {
             (None, Some(client_id), _) => Self::secret(context, args, client_id),
             (None, None, Some(sandbox)) => {
                 let path = sandbox.admin_secret_file().to_path_buf();
-                let secret = Source::File(path).read_line("the sandbox administrator's secret")?;
+                let secret = Source::Kept(path).read_line("the sandbox administrator's secret")?;
                 Ok(Self::Secret {
                     client_id: sandbox.admin_client_id().parse()?,
                     secret: ClientSecret::new(secret.to_string()),

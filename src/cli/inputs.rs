@@ -31,6 +31,8 @@ pub(super) enum Source {
     File(PathBuf),
     /// Put there by the service manager.
     Credential(PathBuf),
+    /// A file that this program keeps.
+    Kept(PathBuf),
     Fd(i32),
     Command(String),
 }
@@ -62,6 +64,7 @@ impl Source {
         let bytes = match self {
             Self::File(path) => store::read(path, LONGEST, Trust::Private)?,
             Self::Credential(path) => store::read(path, LONGEST, Trust::Credential)?,
+            Self::Kept(path) => store::read(path, LONGEST, Trust::Ours)?,
             Self::Fd(number) => {
                 let path = fd_path(*number);
                 let file = open_fd(*number, what)?;

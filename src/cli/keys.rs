@@ -1,9 +1,7 @@
 //! Commands about keys on this machine.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, IsTerminal, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, IsTerminal},
     path::Path,
 };
 
@@ -250,8 +248,9 @@ pub(super) fn passwd(context: &Context, args: &Passwd) -> Result<(), Failure> {
     let grave = context.store.reseal(&name, &pem, now())?;
     audit(context, "passwd", &name, record.fingerprint)?;
     context.output.remark(format!(
-        "the file under the old passphrase is kept in {0}; to purge it: rm -r '{0}'",
-        grave.display()
+        "the file under the old passphrase is kept in {}; to purge it: {}",
+        grave.display(),
+        purge(&grave)
     ));
     let value = json!({"name": name, "fingerprint": record.fingerprint, "trash": grave});
     context
@@ -298,23 +297,7 @@ pub(super) fn export(context: &Context, args: &Export) -> Result<(), Failure> {
     match &args.out {
         None => report::write_out(&pem),
         Some(path) => {
-            let mut options = OpenOptions::new();
-            let written = options.write(true).create_new(true).mode(0o600).open(path);
-            let mut file = written.map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => {
-                    Failure::from(store::Error::Exists { path: path.clone() })
-                }
-                _ => Failure::from(store::Error::Io {
-                    path: path.clone(),
-                    source: error,
-                }),
-            })?;
-            if let Err(source) = file.write_all(&pem).and_then(|()| file.sync_all()) {
-                // Half a key is none, and in clear it must not lie about.
-                let _ = fs::remove_file(path);
-                let path = path.clone();
-                return Err(store::Error::Io { path, source }.into());
-            }
+            store::write_new(path, &pem)?;
             let value =
                 json!({"name": name, "fingerprint": record.fingerprint, "private_key_path": path});
             context
@@ -361,11 +344,17 @@ pub(super) fn delete(context: &Context, args: &Name) -> Result<(), Failure> {
     context.store.audit(entry)?;
     context
         .output
-        .remark(format!("to purge it: rm -r '{}'", grave.display()));
+        .remark(format!("to purge it: {}", purge(&grave)));
     let value = json!({"name": name, "trash": grave});
     context
         .output
         .result(&value, || format!("{name} is in {}", grave.display()))
+}
+
+/// Returns the command that removes what lies in the trash, fit for a shell.
+fn purge(grave: &Path) -> String {
+    let path = grave.display().to_string();
+    format!("rm -r '{}'", path.replace('\'', r"'\''"))
 }
 
 pub(super) fn list(context: &Context) -> Result<(), Failure> {

@@ -1,6 +1,11 @@
 //! Commands that serve: the sandbox, completions, manual pages.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
 
 use clap::CommandFactory;
 use serde_json::json;
@@ -17,6 +22,7 @@ use crate::{
     exchange::Totp,
     sandbox::{Fault, Options, Sandbox},
     secret::TotpSeed,
+    store,
 };
 
 pub(super) fn sandbox(context: &Context, args: &SandboxArgs) -> Result<(), Failure> {
@@ -55,7 +61,33 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
 }
 
 pub(super) fn man(dir: &Path) -> Result<(), Failure> {
-    let failed = |error| Failure::unexpected(format!("{}: {error}", dir.display()));
-    fs::create_dir_all(dir).map_err(failed)?;
-    clap_mangen::generate_to(Cli::command(), dir).map_err(failed)
+    fs::create_dir_all(dir).map_err(at(dir))?;
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    man_pages(dir, &command)
+}
+
+fn man_pages(dir: &Path, command: &clap::Command) -> Result<(), Failure> {
+    for subcommand in command.get_subcommands() {
+        man_pages(dir, subcommand)?;
+    }
+    let page = clap_mangen::Man::new(command.clone());
+    let path = dir.join(page.get_filename());
+    let mut text = Vec::new();
+    page.render(&mut text).map_err(at(&path))?;
+    // A page of an earlier version makes way; what a link leads to is not written.
+    match fs::symlink_metadata(&path) {
+        Ok(there) if there.is_file() && there.nlink() == 1 => fs::remove_file(&path),
+        Ok(_) => return Err(store::Error::NotAFile { path }.into()),
+        Err(_) => Ok(()),
+    }
+    .and_then(|()| fs::File::create_new(&path)?.write_all(&text))
+    .map_err(at(&path))
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> Failure + '_ {
+    move |source| {
+        let path = path.into();
+        store::Error::Io { path, source }.into()
+    }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{Again, Error, Method, Scope};
 use crate::{
-    key::{Fingerprint, KeyName, PublicKey},
+    key::{Fingerprint, PublicKey},
     secret::ClientSecret,
 };
 
@@ -296,7 +296,7 @@ pub struct ChangeApiKeyName<'a> {
     /// Which key.
     pub id: KeyId,
     /// Its new label.
-    pub name: &'a KeyName,
+    pub name: &'a str,
 }
 method!(
     ChangeApiKeyName<'_>,

@@ -1,5 +1,7 @@
 //! The second factor: what the exchange demands, and who answers.
 
+use std::fmt;
+
 use serde::Deserialize;
 
 use super::Error;
@@ -8,7 +10,7 @@ use crate::secret::OneTimeCode;
 /// What the exchange sends instead of a result when it wants a second factor.
 ///
 /// It lives one minute and is good for one answer (Deribit, "Security keys").
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Challenge {
     #[serde(rename = "challenge")]
     text: String,
@@ -22,6 +24,16 @@ pub struct Challenge {
 struct SecurityKey {
     #[serde(rename = "type", default)]
     kind: String,
+}
+
+impl fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Its text is half of what confirms the call.
+        f.debug_struct("Challenge")
+            .field("rp_id", &self.rp_id)
+            .field("security_keys", &self.security_keys)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Challenge {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -224,7 +224,12 @@ impl Ledger {
 
     fn lock(&self) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE;
-        let file = open(&self.dir.join("state.lock"), flags)?;
+        let path = self.dir.join("state.lock");
+        let file = open(&path, flags)?;
+        if file.metadata()?.nlink() != 1 {
+            let what = format!("{} has a second name", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
         file.lock()?;
         Ok(file)
     }
@@ -278,12 +283,14 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn open(path: &Path, flags: OFlags) -> io::Result<File> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(File::from(rustix::fs::open(
-        path,
-        flags,
-        Mode::RUSR | Mode::WUSR,
-    )?))
+    // Non-blocking, so that a pipe put there cannot make us wait for its other end.
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
+    if !file.metadata()?.is_file() {
+        let what = format!("{} is not a plain file", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    Ok(file)
 }
 
 fn corrupt(error: serde_json::Error) -> io::Error {
@@ -300,7 +307,7 @@ fn corrupt(error: serde_json::Error) -> io::Error {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

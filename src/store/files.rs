@@ -6,12 +6,13 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use rustix::{
     fs::{CWD, OFlags, RenameFlags, renameat_with},
+    io::Errno,
     process::geteuid,
 };
 use zeroize::Zeroizing;
@@ -29,6 +30,8 @@ pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
 /// What else a file must be before it is believed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Trust {
+    /// It lies in the keystore: a plain file, and as [`Private`](Self::Private) says.
+    Ours,
     /// Nobody but its owner may read it, and its owner is us.
     Private,
     /// The service manager put it there for us: root owns it, and a list of access rights, which
@@ -47,20 +50,25 @@ pub enum Trust {
 /// [`Error::Exposed`], [`Error::Foreign`], [`Error::TooLarge`], [`Error::NotAFile`], or the
 /// operating system's.
 pub fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<Vec<u8>>, Error> {
+    if trust == Trust::Ours {
+        return read_ours(path, limit);
+    }
     let file = open(OpenOptions::new().read(true), path, OFlags::empty())?;
     let metadata = file.metadata().map_err(at(path))?;
     if metadata.is_dir() {
         return Err(Error::NotAFile { path: path.into() });
     }
-    if metadata.is_file() {
+    // What comes through a pipe with a name can come from whoever may write to it; an open
+    // descriptor is nobody else's.
+    let descriptor = path.starts_with("/dev/fd") || path == Path::new("/dev/stdin");
+    if metadata.is_file() || (metadata.file_type().is_fifo() && !descriptor) {
         match trust {
-            Trust::Private => {
+            Trust::Credential if metadata.uid() == 0 => check_mode(path, &metadata, 0o007)?,
+            Trust::Private | Trust::Credential => {
                 check_owner_and_mode(path, &metadata)?;
                 check_neighbourhood(path)?;
             }
-            Trust::Credential if metadata.uid() == 0 => check_mode(path, &metadata, 0o007)?,
-            Trust::Credential => check_owner_and_mode(path, &metadata)?,
-            Trust::Public => {}
+            Trust::Ours | Trust::Public => {}
         }
     }
     read_to_limit(&file, path, limit)
@@ -70,7 +78,7 @@ pub fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<Vec<u8>
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_ours(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
+pub(super) fn read_ours(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
     // Non-blocking, so that a planted pipe cannot make us wait for its other end.
     let file = open(
         OpenOptions::new().read(true),
@@ -113,10 +121,10 @@ pub fn read_to_limit(file: &File, path: &Path, limit: usize) -> Result<Zeroizing
 fn open(options: &mut OpenOptions, path: &Path, flags: OFlags) -> Result<File, Error> {
     let flags = i32::try_from((flags | OFlags::CLOEXEC).bits()).unwrap_or_default();
     options.custom_flags(flags).open(path).map_err(|source| {
-        if source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
-            Error::NotAFile { path: path.into() }
-        } else {
-            at(path)(source)
+        // A link, a directory opened for writing, a pipe that nobody reads, a socket.
+        match Errno::from_io_error(&source) {
+            Some(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => Error::NotAFile { path: path.into() },
+            _ => at(path)(source),
         }
     })
 }
@@ -142,13 +150,17 @@ fn check_mode(path: &Path, metadata: &fs::Metadata, closed: u32) -> Result<(), E
     })
 }
 
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Refuses a file whose directory lets anybody put another in its place.
 fn check_neighbourhood(path: &Path) -> Result<(), Error> {
     const STICKY: u32 = 0o1000;
-    let parent = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let parent = parent_of(path);
     let mode = fs::metadata(parent).map_err(at(parent))?.mode() & 0o7777;
     if mode & 0o002 != 0 && mode & STICKY == 0 {
         return Err(Error::Exposed {
@@ -203,8 +215,11 @@ pub(super) fn fresh_name<T>(
     })
 }
 
-/// Writes a file that must not be there yet.
-pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+/// Writes a file, readable by its owner alone, that must not be there yet.
+///
+/// # Errors
+/// [`Error::Exists`], [`Error::NotWritten`], and those of the file system.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let draft = Draft::write(path, bytes)?;
     rename_new(&draft.path, path)?;
     draft.keep();
@@ -231,16 +246,14 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 pub(super) fn rename_new(from: &Path, to: &Path) -> Result<(), Error> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => {
-            Err(Error::Exists { path: to.into() })
-        }
+        Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Error::Exists { path: to.into() }),
         Err(error) => Err(at(to)(error.into())),
     }
 }
 
 /// Makes what happened in a directory last.
 pub(super) fn sync_parent(path: &Path) -> Result<(), Error> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
+    let parent = parent_of(path);
     File::open(parent)
         .and_then(|dir| dir.sync_all())
         .map_err(at(parent))

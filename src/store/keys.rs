@@ -109,7 +109,11 @@ impl Store {
             result => result?,
         }
         let link = dir.join("current");
-        let target = fs::read_link(&link).map_err(files::at(&link))?;
+        let target = match fs::read_link(&link) {
+            // Something else than a link.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => PathBuf::new(),
+            target => target.map_err(files::at(&link))?,
+        };
         let target = target.to_str().and_then(|text| text.parse().ok());
         target.ok_or(Error::Unreadable {
             path: link,

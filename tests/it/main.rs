@@ -9,6 +9,7 @@
 
 mod architecture;
 mod interop;
+mod store_files;
 mod support;
 mod vectors;
 mod wire;

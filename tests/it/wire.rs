@@ -156,7 +156,10 @@ fn requests_without_choices_are_the_recorded_bytes() {
 fn requests_with_choices_hold_the_recorded_values() {
     let id = KeyId(3);
     let name: KeyName = "KeyName3".parse().unwrap();
-    let rename = ChangeApiKeyName { id, name: &name };
+    let rename = ChangeApiKeyName {
+        id,
+        name: name.as_str(),
+    };
     same_values("change_api_key_name.request.json", AS_IT_IS, &rename);
     let max_scope = scope("account:read_write wallet:read_write block_trade:read trade:read_write");
     let rescope = ChangeScopeInApiKey {
@@ -173,7 +176,7 @@ fn create_api_key_holds_the_recorded_values() {
     let max_scope = scope("account:read trade:read block_trade:read_write wallet:none");
     let create = CreateApiKey {
         max_scope: &max_scope,
-        name: &name,
+        name: name.as_str(),
         public_key: EXAMPLE_KEY,
         enabled_features: &[],
     };
@@ -187,7 +190,7 @@ fn create_api_key_holds_the_recorded_values() {
     let features = features.map(|f| f.parse::<Feature>().unwrap());
     let create = CreateApiKey {
         max_scope: &max_scope,
-        name: &name,
+        name: name.as_str(),
         public_key: EXAMPLE_KEY,
         enabled_features: &features,
     };
@@ -198,7 +201,7 @@ fn create_api_key_holds_the_recorded_values() {
     let pem = PublicKey::read(&pem).unwrap().to_pem();
     let create = CreateApiKey {
         max_scope: &max_scope,
-        name: &name,
+        name: name.as_str(),
         public_key: pem.trim_end(),
         enabled_features: &[],
     };
@@ -215,7 +218,7 @@ fn edit_api_key_sends_every_documented_parameter() {
     let mut edit = EditApiKey {
         id: KeyId(5),
         max_scope: &max_scope,
-        name: &name,
+        name: name.as_str(),
         enabled: true,
         enabled_features: &features,
         ip_whitelist: &whitelist,
@@ -231,7 +234,7 @@ fn edit_api_key_sends_every_documented_parameter() {
     let edit = EditApiKey {
         id: KeyId(3),
         max_scope: &max_scope,
-        name: &name,
+        name: name.as_str(),
         ..edit
     };
     let complete = |message: &mut Value| {
@@ -325,7 +328,7 @@ fn a_request_above_32_kb_is_not_sent() {
     let large = "A".repeat(32_001);
     let create = CreateApiKey {
         max_scope: &none,
-        name: &name,
+        name: name.as_str(),
         public_key: &large,
         enabled_features: &[],
     };
@@ -683,14 +686,20 @@ fn key_of(name: &str) -> ApiKey {
             let edit = EditApiKey {
                 id,
                 max_scope: &max_scope,
-                name: &label,
+                name: label.as_str(),
                 enabled: true,
                 enabled_features: &[],
                 ip_whitelist: &[],
             };
             done(name, &edit)
         }
-        "change_api_key_name" => done(name, &ChangeApiKeyName { id, name: &label }),
+        "change_api_key_name" => done(
+            name,
+            &ChangeApiKeyName {
+                id,
+                name: label.as_str(),
+            },
+        ),
         "change_scope_in_api_key" => {
             let max_scope = &max_scope;
             done(name, &ChangeScopeInApiKey { id, max_scope })
@@ -705,7 +714,7 @@ fn key_of(name: &str) -> ApiKey {
 fn create<'a>(name: &'a KeyName, max_scope: &'a Scope) -> CreateApiKey<'a> {
     CreateApiKey {
         max_scope,
-        name,
+        name: name.as_str(),
         public_key: EXAMPLE_KEY,
         enabled_features: &[],
     }
