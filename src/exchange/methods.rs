@@ -123,7 +123,12 @@ impl ApiKey {
         match (&self.public_key, &self.credential) {
             (Some(theirs), _) => theirs == key,
             (None, Credential::Fingerprint(theirs)) => *theirs == key.fingerprint(),
-            (None, _) => false,
+            // Without a public key a fingerprint is kept like a secret, and is still one.
+            (None, Credential::Secret(shown)) => {
+                let theirs = shown.expose().parse::<Fingerprint>();
+                theirs.is_ok_and(|theirs| theirs == key.fingerprint())
+            }
+            (None, Credential::Withheld) => false,
         }
     }
 }

@@ -97,6 +97,9 @@ pub const PRESETS: [(&str, &str); 5] = [
     ),
 ];
 
+/// What else stands in a granted scope with a colon behind it (Deribit, "Access scope").
+const NO_AREAS: [&str; 4] = ["name", "session", "expires", "ip"];
+
 /// A level for each area; an area that is left out is `none`.
 ///
 /// Two scopes are equal when they allow the same, whatever was written out: the exchange sends
@@ -117,6 +120,10 @@ impl Scope {
     pub fn from_wire(text: &str) -> Self {
         let mut scope = Self::default();
         for (name, level) in text.split_whitespace().filter_map(|t| t.split_once(':')) {
+            // A key or a session may be named like a level.
+            if NO_AREAS.contains(&name) {
+                continue;
+            }
             let Some(level) = Level::parse(level) else {
                 continue;
             };
@@ -331,6 +338,13 @@ mod tests {
         ] {
             assert!(text.parse::<Scope>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_name_like_a_level_gives_no_rights() {
+        let granted = Scope::from_wire("name:read session:read_write trade:read");
+        assert_eq!(granted, scope("trade:read"));
+        assert_eq!(granted.to_string(), "trade:read");
     }
 
     #[test]

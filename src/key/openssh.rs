@@ -24,7 +24,13 @@ pub(super) fn read(blob: &[u8], passphrase: Option<&Passphrase>) -> Result<Priva
     }
     match key.key_data() {
         KeypairData::Ed25519(pair) => {
-            PrivateKey::from_seed(&Zeroizing::new(pair.private.to_bytes()))
+            let key = PrivateKey::from_seed(&Zeroizing::new(pair.private.to_bytes()))?;
+            // The file has three copies of the public half, and `ssh-key` compares only those.
+            if key.public.has_bits(&pair.public.0) {
+                Ok(key)
+            } else {
+                Err(Error::Mismatch)
+            }
         }
         KeypairData::Rsa(pair) => PrivateKey::from_rsa(rsa(pair)?),
         _ => Err(Error::Unrecognised),
