@@ -8,5 +8,7 @@
 )]
 
 mod architecture;
+mod hardening;
+mod leaks;
 mod store_files;
 mod support;
