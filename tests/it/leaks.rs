@@ -794,6 +794,44 @@ fn tokens_are_said_by_the_token_command_alone_and_never_kept() {
 }
 
 #[test]
+fn a_token_that_breaks_out_of_a_header_or_a_shell_is_none() {
+    let home = Home::new();
+    home.run(&["generate", "k", "--no-passphrase", "--insecure"])
+        .ok();
+    let bad = [
+        "a\nX: y",
+        "a\r",
+        "a b",
+        "a;id",
+        "$(id)",
+        "`id`",
+        "a'b",
+        "a\"b",
+        "a\u{1b}[2J",
+        "\u{e9}",
+        "",
+        "a&b",
+        "a\\b",
+    ];
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let fake = Fake::start(move |_, _| {
+        let n = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let token = n
+            .checked_sub(1)
+            .map_or("1582628593469.1MbQ-J_4.CBP~+/=", |n| bad[n]);
+        Some(json!({"result": {"access_token": token, "expires_in": 9, "scope": "account:read"}}))
+    });
+    home.run(&join(&[
+        &["adopt", "k", "--client-id", "abc"],
+        &fake.network(),
+    ]))
+    .ok();
+    for _ in bad {
+        home.run(&["token", "k", "--format", "env"]).fails(5);
+    }
+}
+
+#[test]
 fn a_hostile_exchange_makes_it_say_nothing_and_send_nothing_to_the_terminal() {
     for kind in 0..9 {
         let mut nest = Nest::new();
