@@ -35,7 +35,8 @@ pub(super) struct Context {
     pub(super) output: Output,
     pub(super) global: Global,
     pub(super) config: Config,
-    /// A descriptor can be read once, and two keys may share a passphrase.
+    /// A descriptor can be read once, a program asks its user each time, and two keys may share a
+    /// passphrase. What lies in a file is read again instead of being kept.
     passphrase: OnceLock<Arc<Passphrase>>,
 }
 
@@ -185,27 +186,29 @@ impl Context {
             let file = self.config.passphrase_file.clone().map(Source::File);
             file.or_else(|| self.config.passphrase_command.clone().map(Source::Command))
         };
-        let passphrase = if let Some(source) = args.source().or_else(credential).or_else(configured)
-        {
-            source.read_passphrase(what)?
-        } else if sandbox {
-            // Its keys are worth nothing, so that trying things out asks nothing.
-            let kept = self.store.sandbox_text("passphrase", || {
-                Zeroizing::new(Nonce::random(&mut rng()).to_string())
-            })?;
-            let text = std::str::from_utf8(&kept).unwrap_or_default().trim_end();
-            if text.is_empty() {
-                return Err(Failure::configuration(
-                    "the sandbox's passphrase file is empty",
-                ));
-            }
-            Passphrase::new(text.to_owned())
-        } else {
+        if let Some(source) = args.source().or_else(credential).or_else(configured) {
+            let passphrase = Arc::new(source.read_passphrase(what)?);
+            return Ok(Some(match source {
+                Source::File(_) | Source::Kept(_) => passphrase,
+                Source::Fd(_) | Source::Command(_) => {
+                    Arc::clone(self.passphrase.get_or_init(|| passphrase))
+                }
+            }));
+        }
+        if !sandbox {
             return Ok(None);
-        };
-        Ok(Some(Arc::clone(
-            self.passphrase.get_or_init(|| Arc::new(passphrase)),
-        )))
+        }
+        // Its keys are worth nothing, so that trying things out asks nothing.
+        let kept = self.store.sandbox_text("passphrase", || {
+            Zeroizing::new(Nonce::random(&mut rng()).to_string())
+        })?;
+        let text = std::str::from_utf8(&kept).unwrap_or_default().trim_end();
+        if text.is_empty() {
+            return Err(Failure::configuration(
+                "the sandbox's passphrase file is empty",
+            ));
+        }
+        Ok(Some(Arc::new(Passphrase::new(text.to_owned()))))
     }
 
     /// Returns the passphrase of a key that is there.

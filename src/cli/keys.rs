@@ -45,8 +45,11 @@ pub(super) fn generate(context: &Context, args: &Generate) -> Result<(), Failure
         passphrase.as_deref(),
         &args.sealing.plain,
     )?;
-    audit(context, "generate", &name, key.public().fingerprint())?;
-    announce(context, &name, key.public())
+    let public = key.public().clone();
+    // What is not needed any more is not kept while others hold the log.
+    drop((key, passphrase));
+    audit(context, "generate", &name, public.fingerprint())?;
+    announce(context, &name, &public)
 }
 
 pub(super) fn import(context: &Context, args: &Import) -> Result<(), Failure> {
@@ -99,8 +102,10 @@ pub(super) fn import(context: &Context, args: &Import) -> Result<(), Failure> {
         passphrase.as_deref(),
         &args.sealing.plain,
     )?;
-    audit(context, "import", &name, key.public().fingerprint())?;
-    announce(context, &name, key.public())
+    let public = key.public().clone();
+    drop((key, passphrase, input));
+    audit(context, "import", &name, public.fingerprint())?;
+    announce(context, &name, &public)
 }
 
 fn ask_for_input(context: &Context, args: &Import, input: &[u8]) -> Result<PrivateKey, key::Error> {
@@ -245,7 +250,9 @@ pub(super) fn passwd(context: &Context, args: &Passwd) -> Result<(), Failure> {
         );
     }
     let pem = seal(&key, passphrase.as_deref(), &args.plain)?;
+    drop((key, passphrase));
     let grave = context.store.reseal(&name, &pem, now())?;
+    drop(pem);
     audit(context, "passwd", &name, record.fingerprint)?;
     context.output.remark(format!(
         "the file under the old passphrase is kept in {}; to purge it: {}",

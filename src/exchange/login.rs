@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Again, ClientId, Error, Method, Scope};
 use crate::{
@@ -213,6 +213,7 @@ impl FromStr for SessionName {
 #[derive(Debug, Deserialize)]
 pub struct Session {
     /// The token that private calls carry.
+    #[serde(deserialize_with = "a_token")]
     pub access_token: AccessToken,
     /// What a new access token is had for.
     #[serde(default)]
@@ -224,4 +225,15 @@ pub struct Session {
     /// By how many milliseconds the signing clock was ahead of the exchange's, where it said.
     #[serde(skip)]
     pub skew: Option<i64>,
+}
+
+/// A token goes into headers and shell variables: it holds what RFC 6750 lets it hold (section
+/// 2.1, b64token), and nothing that ends a line or begins a command.
+fn a_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AccessToken, D::Error> {
+    let token = AccessToken::deserialize(deserializer)?;
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
+    if token.expose().is_empty() || !token.expose().bytes().all(fits) {
+        return Err(de::Error::custom("not a token"));
+    }
+    Ok(token)
 }

@@ -8,7 +8,9 @@
 )]
 
 mod architecture;
+mod hardening;
 mod interop;
+mod leaks;
 mod store_files;
 mod support;
 mod vectors;
