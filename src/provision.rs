@@ -145,7 +145,8 @@ impl<T: Transport> Work<'_, T> {
     /// Carries a registration from wherever it stands to its end.
     ///
     /// The key pair is on disk. On a definite refusal of the exchange nothing is left under way: a
-    /// key that was made for this goes to the trash, one that was there before stays.
+    /// key that was made for this goes to the trash, one that was there before stays. Where an
+    /// earlier attempt may have gone through, the account must be seen not to have the key first.
     ///
     /// # Errors
     /// [`Error::Unfinished`] where `resume` can go on; else the cause itself.
@@ -154,19 +155,27 @@ impl<T: Transport> Work<'_, T> {
         mut intent: Intent,
         signer: &dyn Signer,
     ) -> Result<Outcomes, Error> {
-        match self.advance(&mut intent, signer).await {
-            Ok(outcomes) => Ok(outcomes),
-            Err(error) if intent.stage <= Stage::Creating && is_final(&error) => {
+        let asked_before = intent.stage == Stage::Creating;
+        let source = match self.advance(&mut intent, signer).await {
+            Ok(outcomes) => return Ok(outcomes),
+            Err(error) => error,
+        };
+        if intent.stage <= Stage::Creating && is_final(&source) {
+            // What is refused now need not have been refused before, and a code that says
+            // nothing may stand for anything: only the account's list can tell.
+            let doubtful = asked_before || says_nothing(&source);
+            let absent = !doubtful || matches!(self.search(signer.public_key()).await, Ok(None));
+            if absent {
                 self.abandon(&intent)?;
-                Err(error)
+                return Err(source);
             }
-            Err(source) => Err(Error::Unfinished {
-                name: intent.name,
-                operation: intent.operation.as_str(),
-                stage: intent.stage,
-                source: Box::new(source),
-            }),
         }
+        Err(Error::Unfinished {
+            name: intent.name,
+            operation: intent.operation.as_str(),
+            stage: intent.stage,
+            source: Box::new(source),
+        })
     }
 
     /// Ends an operation that the exchange will have nothing of.
@@ -428,6 +437,11 @@ fn is_final(error: &Error) -> bool {
         ) => true,
         _ => false,
     }
+}
+
+/// Tells whether a refusal carries a code that does not say whether anything was carried out.
+fn says_nothing(error: &Error) -> bool {
+    matches!(error, Error::Exchange(exchange::Error::Refused(refusal)) if refusal.kind() == Kind::Other)
 }
 
 /// Proves a key by a signed login that must grant exactly what was asked for.
