@@ -8,4 +8,7 @@
 )]
 
 mod architecture;
+mod faults;
+mod kills;
+mod scene;
 mod support;
