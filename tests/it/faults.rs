@@ -128,7 +128,6 @@ fn expected(sort: Sort, place: Place) -> i32 {
         (Sort::HardwareKey, _) => 6,
         (Sort::Elsewhere, _) => 11,
         (Sort::Label, _) => 0,
-        (Sort::Broader, Place::AdminLogin) => 0,
         (Sort::Foreign | Sort::Hidden, place) if place.is_login() => 0,
         (Sort::Foreign | Sort::Hidden | Sort::Broader, _) => 11,
     }
@@ -137,7 +136,7 @@ fn expected(sort: Sort, place: Place) -> i32 {
 /// Runs one registration into a fault, looks at how it ends, and at what is made of it after.
 fn strike(kind: &str, sort: Sort, place: Place) {
     let what = format!("{kind} at {place:?}");
-    let scene = Scene::new();
+    let scene = Scene::in_clear();
     let faults = place.faults(kind);
     let mut args = Vec::new();
     for fault in &faults {
@@ -145,7 +144,7 @@ fn strike(kind: &str, sort: Sort, place: Place) {
     }
     let server = Server::start(&scene.home, &args);
     let (address, ip) = (server.address(), place.whitelisted());
-    let mut command = scene.provision(&scene.sealed(&server), ip);
+    let mut command = scene.provision(&scene.flags(&server), ip);
     command.args(["--timeout", "1"]);
     let end = measure(command);
 
@@ -170,7 +169,6 @@ fn strike(kind: &str, sort: Sort, place: Place) {
         let output = format!("{}{}", end.run.stdout, end.run.stderr);
         assert!(!output.contains(secret.trim()), "{what}: {end:#?}");
     }
-    assert_eq!(scene.plaintext(), Vec::<std::path::PathBuf>::new());
     drop(server);
 
     let server = scene::restart(&scene.home, &address);
@@ -179,7 +177,7 @@ fn strike(kind: &str, sort: Sort, place: Place) {
         assert_eq!(scene.public(), None, "{what}");
         assert!(Account::of(&server).asymmetric().is_empty(), "{what}");
     }
-    scene.recovers(&server, ip, &scene.sealed(&server), &what);
+    scene.recovers(&server, ip, &scene.flags(&server), &what);
 }
 
 macro_rules! everywhere {
@@ -231,14 +229,14 @@ fn follows_no_redirect() {
             }
         };
         trap.set_nonblocking(true).unwrap();
-        let scene = Scene::new();
+        let scene = Scene::in_clear();
         let faults = place.faults("redirect");
         let mut args = Vec::new();
         for fault in &faults {
             args.extend(["--fault", fault]);
         }
         let server = Server::start_at(&scene.home, &format!("127.0.0.1:{port}"), &args);
-        let flags = scene.sealed(&server);
+        let flags = scene.flags(&server);
         let end = measure(scene.provision(&flags, place.whitelisted()));
         let wanted = expected(Sort::Lost, place);
         assert_eq!(end.run.code, Some(wanted), "{place:?}: {end:#?}");
@@ -252,10 +250,10 @@ fn follows_no_redirect() {
 fn one_failed_login_is_tried_again_and_costs_nothing() {
     for kind in ["drop-before", "drop-after", "truncate", "maintenance"] {
         for nth in 1..=3 {
-            let scene = Scene::new();
+            let scene = Scene::in_clear();
             let fault = format!("auth:{kind}:{nth}");
             let server = Server::start(&scene.home, &["--fault", &fault]);
-            let flags = scene.sealed(&server);
+            let flags = scene.flags(&server);
             let end = measure(scene.provision(&flags, true));
             assert_eq!(end.run.code, Some(0), "{fault}: {end:#?}");
             scene.stands(&server, true, &flags, &fault);
@@ -266,14 +264,27 @@ fn one_failed_login_is_tried_again_and_costs_nothing() {
 #[test]
 fn the_clock_is_asked_once_and_its_failure_hides_nothing() {
     for kind in [
-        "drop-before", "500", "garbage", "slow", "drip", "huge", "both", "rate-limit", "maintenance",
-        "unauthorized", "echo", "clock-skew", "wrong-id", "wrong-testnet", "redirect",
+        "drop-before",
+        "500",
+        "garbage",
+        "slow",
+        "drip",
+        "huge",
+        "both",
+        "rate-limit",
+        "maintenance",
+        "unauthorized",
+        "echo",
+        "clock-skew",
+        "wrong-id",
+        "wrong-testnet",
+        "redirect",
     ] {
-        let scene = Scene::new();
+        let scene = Scene::in_clear();
         let clock = format!("get_time:{kind}");
         let faults = ["--fault", "auth:unauthorized", "--fault", &clock];
         let server = Server::start(&scene.home, &faults);
-        let mut command = scene.provision(&scene.sealed(&server), false);
+        let mut command = scene.provision(&scene.flags(&server), false);
         command.args(["--timeout", "1"]);
         let end = measure(command);
         assert_eq!(end.run.code, Some(4), "{kind}: {end:#?}");
@@ -288,13 +299,16 @@ fn the_clock_is_asked_once_and_its_failure_hides_nothing() {
 
 #[test]
 fn a_clock_that_differs_is_named_as_the_cause() {
-    let scene = Scene::new();
+    let scene = Scene::in_clear();
     let server = Server::start(&scene.home, &["--fault", "*:clock-skew"]);
-    let end = measure(scene.provision(&scene.sealed(&server), false));
+    let end = measure(scene.provision(&scene.flags(&server), false));
     assert_eq!(end.run.code, Some(4), "{end:#?}");
     let error = says_why(&end.run, "skew");
     let message = error["message"].as_str().unwrap();
-    assert!(message.contains("behind") && message.contains("clock"), "{error}");
+    assert!(
+        message.contains("behind") && message.contains("clock"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -310,10 +324,15 @@ fn a_resume_that_is_refused_forgets_nothing() {
         "list_api_keys:maintenance",
     ];
     for fault in refused {
-        let scene = Scene::new();
-        let faults = ["--fault", "create_api_key:drop-after", "--fault", "list_api_keys:500"];
+        let scene = Scene::in_clear();
+        let faults = [
+            "--fault",
+            "create_api_key:drop-after",
+            "--fault",
+            "list_api_keys:500",
+        ];
         let server = Server::start(&scene.home, &faults);
-        let (address, flags) = (server.address(), scene.sealed(&server));
+        let (address, flags) = (server.address(), scene.flags(&server));
         let end = measure(scene.provision(&flags, false));
         assert_eq!(end.run.code, Some(9), "{fault}: {end:#?}");
         let ours = scene.public().unwrap();
@@ -321,14 +340,18 @@ fn a_resume_that_is_refused_forgets_nothing() {
         {
             let faults = ["--fault", fault, "--fault", "create_api_key:unauthorized"];
             let server = Server::start_at(&scene.home, &address, &faults);
-            let run = scene.resume(&scene.sealed(&server));
+            let run = scene.resume(&scene.flags(&server));
             assert_ne!(run.code, Some(0), "{fault}: {run:#?}");
             says_why(&run, fault);
         }
-        assert_eq!(scene.public().as_ref(), Some(&ours), "{fault}: the key is gone");
+        assert_eq!(
+            scene.public().as_ref(),
+            Some(&ours),
+            "{fault}: the key is gone"
+        );
         assert_eq!(scene.pending().len(), 1, "{fault}: the journal forgot it");
         let server = scene::restart(&scene.home, &address);
-        scene.recovers(&server, false, &scene.sealed(&server), fault);
+        scene.recovers(&server, false, &scene.flags(&server), fault);
         assert_eq!(scene.public(), Some(ours), "{fault}: another key");
     }
 }
@@ -336,9 +359,14 @@ fn a_resume_that_is_refused_forgets_nothing() {
 #[test]
 fn a_resume_with_the_wrong_secret_forgets_nothing() {
     let scene = Scene::new();
-    let faults = ["--fault", "create_api_key:drop-after:1", "--fault", "list_api_keys:500:1"];
+    let faults = [
+        "--fault",
+        "create_api_key:drop-after:1",
+        "--fault",
+        "list_api_keys:500:1",
+    ];
     let server = Server::start(&scene.home, &faults);
-    let flags = scene.sealed(&server);
+    let flags = scene.flags(&server);
     let end = measure(scene.provision(&flags, true));
     assert_eq!(end.run.code, Some(9), "{end:#?}");
     let ours = scene.public().unwrap();
@@ -358,10 +386,15 @@ fn a_resume_with_the_wrong_secret_forgets_nothing() {
 #[test]
 fn a_refusal_of_an_unknown_code_is_looked_into_before_it_is_believed() {
     // `echo` is an error that was not applied: after a look nothing stays under way.
-    let scene = Scene::new();
-    let faults = ["--fault", "create_api_key:echo:1", "--fault", "list_api_keys:500:1"];
+    let scene = Scene::in_clear();
+    let faults = [
+        "--fault",
+        "create_api_key:echo:1",
+        "--fault",
+        "list_api_keys:500:1",
+    ];
     let server = Server::start(&scene.home, &faults);
-    let flags = scene.sealed(&server);
+    let flags = scene.flags(&server);
     let end = measure(scene.provision(&flags, false));
     assert_eq!(end.run.code, Some(9), "it could not look: {end:#?}");
     scene.recovers(&server, false, &flags, "unknown code");
@@ -370,18 +403,13 @@ fn a_refusal_of_an_unknown_code_is_looked_into_before_it_is_believed() {
 #[test]
 fn a_challenge_without_a_code_leaves_everything_ready_to_go_on() {
     for fault in ["create_api_key:challenge", "create_api_key:wrong-rp-id"] {
-        let scene = Scene::new();
+        let scene = Scene::in_clear();
         let seed = scene
             .home
             .secret_file("seed", "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP");
-        let args = [
-            "--totp-seed-file",
-            seed.to_str().unwrap(),
-            "--fault",
-            fault,
-        ];
+        let args = ["--totp-seed-file", seed.to_str().unwrap(), "--fault", fault];
         let server = Server::start(&scene.home, &args);
-        let (address, flags) = (server.address(), scene.sealed(&server));
+        let (address, flags) = (server.address(), scene.flags(&server));
         let mut provision = scene.provision(&flags, false);
         // A challenge of another site must not see a code, so none may be asked for.
         let asked = scene.home.path("asked");
@@ -399,6 +427,6 @@ fn a_challenge_without_a_code_leaves_everything_ready_to_go_on() {
         // Without a seed it is an exchange that never asks.
         let server = scene::restart(&scene.home, &address);
         assert!(Account::of(&server).asymmetric().is_empty(), "{fault}");
-        scene.recovers(&server, false, &scene.sealed(&server), fault);
+        scene.recovers(&server, false, &scene.flags(&server), fault);
     }
 }

@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         mpsc::{self, Receiver, Sender},
@@ -112,7 +112,9 @@ fn carry(
         let phase = {
             let mut traffic = traffic.lock().unwrap();
             let call = traffic.calls.len();
-            traffic.calls.push(path.trim_start_matches("/api/v2/").into());
+            traffic
+                .calls
+                .push(path.trim_start_matches("/api/v2/").into());
             traffic
                 .hold
                 .filter(|(held, _)| *held == call)
@@ -134,6 +136,10 @@ fn carry(
             return hold(client);
         }
         client.write_all(&answer).ok()?;
+        let last = String::from_utf8_lossy(&request).contains("Connection: close");
+        if last {
+            return None;
+        }
     }
 }
 
@@ -213,12 +219,23 @@ impl Registering {
 /// Checks what must be true of a program that has just died.
 fn dead_well(scene: &Scene, server: &Server, what: &str) {
     assert_eq!(scene.plaintext(), Vec::<PathBuf>::new(), "{what}");
+    dead_well_in_clear(scene, server, what);
+}
+
+fn dead_well_in_clear(scene: &Scene, server: &Server, what: &str) {
     let there = Account::of(server).asymmetric().len();
     assert!(there <= 1, "{what}");
     if there == 1 && scene.state().as_deref() != Some("active") {
         let pending = scene.pending();
-        assert_eq!(pending.len(), 1, "{what}: the exchange has more than the journal");
-        assert!(scene.public().is_some(), "{what}: a key without its private half");
+        assert_eq!(
+            pending.len(),
+            1,
+            "{what}: the exchange has more than the journal"
+        );
+        assert!(
+            scene.public().is_some(),
+            "{what}: a key without its private half"
+        );
     }
 }
 
@@ -227,7 +244,7 @@ fn dies_at_every_call(command: Registering) {
         for (call, method) in command.calls().iter().enumerate() {
             let what = format!("{command:?}, killed at {method} ({call}), {phase:?}");
             let (scene, server, bridge) = command.stage();
-            let flags = scene.sealed(&server);
+            let flags = scene.flags(&server);
             bridge.kill(command.command(&scene, &flags), call, phase);
             dead_well(&scene, &server, &what);
             scene.recovers(&server, command.whitelisted(), &flags, &what);
@@ -235,7 +252,7 @@ fn dies_at_every_call(command: Registering) {
     }
     // Those were all calls that there are.
     let (scene, server, bridge) = command.stage();
-    let flags = scene.sealed(&server);
+    let flags = scene.flags(&server);
     Run::of(command.command(&scene, &flags).output().unwrap()).ok();
     assert_eq!(bridge.calls(), command.calls());
     assert_ne!(bridge.address.to_string(), "");
@@ -266,7 +283,7 @@ fn a_resume_that_is_killed_too_makes_no_second_key() {
             for phase in PHASES {
                 let what = format!("{command:?}, resume killed at {method} ({call}), {phase:?}");
                 let (scene, server, bridge) = command.stage();
-                let flags = scene.sealed(&server);
+                let flags = scene.flags(&server);
                 let first = command.command(&scene, &flags);
                 bridge.kill(first, 1, Phase::BeforeTheAnswer);
                 let ours = scene.public();
@@ -286,7 +303,7 @@ fn the_same_command_again_goes_on_where_a_kill_stopped_it() {
     for command in [Registering::Provision, Registering::Register] {
         for phase in PHASES {
             let (scene, server, bridge) = command.stage();
-            let flags = scene.sealed(&server);
+            let flags = scene.flags(&server);
             bridge.kill(command.command(&scene, &flags), 1, phase);
             let again = Run::of(command.command(&scene, &flags).output().unwrap());
             assert_eq!(again.json()["changed"], true, "{command:?} {phase:?}");
@@ -298,7 +315,7 @@ fn the_same_command_again_goes_on_where_a_kill_stopped_it() {
 #[test]
 fn another_command_for_the_same_name_keeps_its_hands_off_an_interrupted_one() {
     let (scene, server, bridge) = Registering::Provision.stage();
-    let flags = scene.sealed(&server);
+    let flags = scene.flags(&server);
     bridge.kill(scene.provision(&flags, false), 1, Phase::BeforeTheAnswer);
     let ours = scene.public();
     let [file, path] = scene.passphrase_flags();
@@ -320,7 +337,10 @@ fn another_command_for_the_same_name_keeps_its_hands_off_an_interrupted_one() {
 }
 
 fn can_trace() -> bool {
-    installed("strace", &["-f", "-e", "inject=read:signal=SIGCONT:when=9999", "true"])
+    installed(
+        "strace",
+        &["-f", "-e", "inject=read:signal=SIGCONT:when=9999", "true"],
+    )
 }
 
 #[test]
@@ -333,13 +353,24 @@ fn provision_killed_between_system_calls_ends_with_one_key() {
     let output = Command::new("python3")
         .arg(script)
         .args(["--derikey", env!("CARGO_BIN_EXE_derikey"), "--points", "30"])
-        .args(["--", "provision", NAME, "--scope", SCOPE, "--ip", "127.0.0.1"])
+        .args([
+            "--",
+            "provision",
+            NAME,
+            "--scope",
+            SCOPE,
+            "--ip",
+            "127.0.0.1",
+        ])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{errors}");
-    assert!(text.contains("30 points tried, 0 failed"), "{text}\n{errors}");
+    assert!(
+        text.contains("30 points tried, 0 failed"),
+        "{text}\n{errors}"
+    );
 }
 
 /// Everything in the keystore by name: mode and content, or where a link leads.
@@ -362,35 +393,48 @@ struct Failing<'a> {
     plain: bool,
 }
 
+/// Runs a command under strace, which lets the n-th system call of a kind fail.
+///
+/// Returns how it ended and the line that tells which call was struck, if one was.
+fn strike(
+    home: &Home,
+    inner: &Command,
+    calls: &str,
+    error: &str,
+    nth: usize,
+) -> (Run, Option<String>) {
+    let log = home.path("strace.log");
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-y", "-o", log.to_str().unwrap(), "-e"])
+        .arg(format!("trace={calls}"))
+        .arg("-e")
+        .arg(format!("inject={calls}:error={error}:when={nth}"))
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .current_dir(home.path(""))
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", home.path(""))
+        .stdin(Stdio::null());
+    let run = Run::of(command.output().unwrap());
+    let log = fs::read_to_string(&log).unwrap();
+    let struck = log.lines().find(|line| line.contains("(INJECTED)"));
+    (run, struck.map(str::to_owned))
+}
+
 /// Lets the n-th system call of a kind fail, for every n, until a run is not struck any more.
 fn fails_at_every(failing: &Failing<'_>, calls: &str, error: &str) {
     let mut struck = 0;
     for nth in 1..200 {
         let home = Home::new();
-        let passphrase = home.secret_file("passphrase", "correct horse battery staple");
-        let _ = home.secret_file("other", "another passphrase");
+        home.secret_file("other", "another passphrase");
         if !failing.before.is_empty() {
             home.run(failing.before).ok();
         }
         let before = picture(&home.store());
-        let log = home.path("strace.log");
-        let inner = home.command(failing.args);
-        let mut command = Command::new("strace");
-        command
-            .args(["-f", "-y", "-o", log.to_str().unwrap(), "-e"])
-            .arg(format!("trace={calls}"))
-            .arg("-e")
-            .arg(format!("inject={calls}:error={error}:when={nth}"))
-            .arg(inner.get_program())
-            .args(inner.get_args())
-            .current_dir(home.path(""))
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", home.path(""))
-            .stdin(std::process::Stdio::null());
-        let run = Run::of(command.output().unwrap());
-        let log = fs::read_to_string(&log).unwrap();
-        let Some(injected) = log.lines().find(|line| line.contains("(INJECTED)")) else {
+        let (run, injected) = strike(&home, &home.command(failing.args), calls, error, nth);
+        let Some(injected) = injected else {
             assert_eq!(run.code, Some(0), "{}: {run:#?}", failing.what);
             assert!(struck > 0, "{}: nothing was struck", failing.what);
             return;
@@ -398,7 +442,6 @@ fn fails_at_every(failing: &Failing<'_>, calls: &str, error: &str) {
         struck += 1;
         let what = format!("{}, {injected}", failing.what);
         assert!(!run.stderr.contains("panicked"), "{what}: {run:#?}");
-        let _ = passphrase;
         // Words that cannot be written change nothing; the result must be missed.
         if injected.contains("(2<") {
             continue;
@@ -459,4 +502,39 @@ fn passwd_on_a_failing_disk_leaves_the_key_as_it_was() {
         plain: true,
     };
     on_every_disk(&failing, &DISKS);
+}
+
+#[test]
+fn provision_on_a_failing_disk_can_be_finished_when_it_works_again() {
+    if !can_trace() {
+        return;
+    }
+    for (calls, error) in [
+        ("write", "ENOSPC"),
+        ("fsync", "EIO"),
+        ("renameat2", "EIO"),
+        ("rename", "ENOSPC"),
+        ("unlink", "EIO"),
+    ] {
+        let mut struck = 0;
+        for nth in 1..200 {
+            let scene = Scene::in_clear();
+            let server = Server::start(&scene.home, &[]);
+            let flags = scene.flags(&server);
+            let command = scene.provision(&flags, true);
+            let (run, injected) = strike(&scene.home, &command, calls, error, nth);
+            let Some(injected) = injected else {
+                assert!(struck > 0, "{calls}: nothing was struck");
+                break;
+            };
+            struck += 1;
+            let what = format!("provision, {injected}");
+            assert!(!run.stderr.contains("panicked"), "{what}: {run:#?}");
+            if !injected.contains("(2<") {
+                assert!(!matches!(run.code, Some(0) | None), "{what}: {run:#?}");
+            }
+            dead_well_in_clear(&scene, &server, &what);
+            scene.recovers(&server, true, &flags, &what);
+        }
+    }
 }

@@ -8,7 +8,9 @@
 )]
 
 mod architecture;
+mod concurrency;
 mod faults;
+mod hostile;
 mod kills;
 mod scene;
 mod support;
