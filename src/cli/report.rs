@@ -385,7 +385,8 @@ fn refused(message: String, refusal: &Refusal) -> Failure {
         Kind::NoSuchMethod => Failure::network(message).hint("is this the exchange? check --endpoint"),
         Kind::Other if refusal.method == "private/create_api_key" => Failure::unexpected(message)
             .hint("an account holds eight keys at most; is there room, and is this public key not there already?"),
-        Kind::Other => Failure::unexpected(message),
+        Kind::Other => Failure::unexpected(message)
+            .hint("the exchange's list of error codes may say more; look at the account before trying again"),
     };
     failure.with_exchange(refusal)
 }

@@ -266,7 +266,8 @@ impl Store {
 
     /// Puts another sealing of the same key in place; the old one goes to the trash.
     ///
-    /// Returns where it went. At every moment `private.pem` is there and whole.
+    /// Returns where it went. At every moment `private.pem` is there and whole; after an error it
+    /// is the one that was there before.
     ///
     /// # Errors
     /// [`Error::NoSuchKey`], and those of the file system.
@@ -277,10 +278,18 @@ impl Store {
         files::ensure_dir(&grave)?;
         let buried = grave.join("private.pem");
         fs::hard_link(&path, &buried).map_err(files::at(&buried))?;
-        files::sync_parent(&buried)?;
-        fs::rename(&draft.path, &path).map_err(files::at(&path))?;
+        let replaced = files::sync_parent(&buried)
+            .and_then(|()| fs::rename(&draft.path, &path).map_err(files::at(&path)));
+        if replaced.is_err() {
+            // The old file is where it was; this was only its second name.
+            let _ = fs::remove_file(&buried).and_then(|()| fs::remove_dir(&grave));
+        }
+        replaced?;
         draft.keep();
-        files::sync_parent(&path)?;
+        files::sync_parent(&path).inspect_err(|_| {
+            // The new file may not last, and the old one does.
+            let _ = fs::rename(&buried, &path).and_then(|()| fs::remove_dir(&grave));
+        })?;
         Ok(grave)
     }
 
@@ -364,13 +373,18 @@ impl Store {
 /// Fills a hidden directory and gives it its name when it is whole.
 fn stage(target: &Path, fill: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
     let staging = files::staging_dir(target)?;
-    let stored = fill(&staging).and_then(|()| files::rename_new(&staging, target));
+    let stored = fill(&staging).and_then(|()| {
+        files::rename_new(&staging, target)?;
+        files::sync_parent(target).inspect_err(|_| {
+            // It may not last, so it is not there.
+            let _ = files::rename_new(target, &staging);
+        })
+    });
     if stored.is_err() {
         // Nothing ever used what lies here, and a plain key must not be left about.
         let _ = fs::remove_dir_all(&staging);
     }
-    stored?;
-    files::sync_parent(target)
+    stored
 }
 
 /// Writes the files of a generation.

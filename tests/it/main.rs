@@ -8,9 +8,14 @@
 )]
 
 mod architecture;
+mod concurrency;
+mod faults;
 mod hardening;
+mod hostile;
 mod interop;
+mod kills;
 mod leaks;
+mod scene;
 mod store_files;
 mod support;
 mod vectors;

@@ -1,0 +1,941 @@
+//! An exchange that means harm: answers that are none, answers without end, and answers that
+//! give back what they were told, in the hope that it is printed.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    scene::{ENOUGH_MEMORY, Measured, NAME, SCOPE, Scene, is_tame, measure, says_why},
+    support::{Server, installed},
+};
+
+/// What the fake exchange gives away, and wants to see printed.
+const ACCESS_TOKEN: &str = "1582628593469.1MbQ-J_4.CBP-OqOwm_FBdMYj4cRK2dMXyHPfBtXGpzLxhWg31nHu3H_Q60FpE5_vqUBEQGSiMrIGzw3nC37NMb9d1tpBNqBOM_Ql9pXOmgtV9Yj3Pq1c6BqC6";
+const REFRESH_TOKEN: &str = "1582629193469.1GP4rQd0.A9Wa78o5kFRIUP49mScaD1CqHgiK50HOl2VA6kCtWa8BQZU5Dr03BhcbXPNEdh3I_MVixKZXnyoBeKJwLl8LXnfo180ckAiPj3zOclcUu4zkXuF3NNP3sTPcDf1B3C1CwMKkJ1NOcf1yPmRbsrd7hbgQ-hLa40tfx6Oa-85ymm_3Z65LZcnCeLrqlj_A9jM";
+const CODE: &str = "918273";
+const ADMIN_SECRET: &str = "xzsY-9QeT0sPiMqXw2Zr1nKbLhVfCgDuE8aJtRmO4yI";
+
+/// A request as the fake exchange got it.
+#[derive(Clone, Debug)]
+struct Request {
+    head: String,
+    body: Value,
+}
+
+impl Request {
+    fn method(&self) -> &str {
+        self.body["method"].as_str().unwrap_or_default()
+    }
+
+    fn answer(&self, result: &Value) -> Vec<u8> {
+        let envelope = json!({"jsonrpc": "2.0", "id": self.body["id"], "result": result});
+        ok(&envelope.to_string())
+    }
+
+    fn error(&self, error: &Value) -> Vec<u8> {
+        let envelope = json!({"jsonrpc": "2.0", "id": self.body["id"], "error": error});
+        ok(&envelope.to_string())
+    }
+
+    /// What a good exchange answers.
+    fn good(&self) -> Vec<u8> {
+        let params = &self.body["params"];
+        match self.method() {
+            "public/auth" => self.answer(&session(SCOPE)),
+            "private/create_api_key" => self.answer(&key(params)),
+            _ => self.answer(&json!([])),
+        }
+    }
+}
+
+fn session(scope: &str) -> Value {
+    json!({
+        "access_token": ACCESS_TOKEN, "refresh_token": REFRESH_TOKEN, "expires_in": 899,
+        "token_type": "bearer", "scope": format!("{scope} mainaccount session:derikey"),
+    })
+}
+
+fn key(params: &Value) -> Value {
+    json!({
+        "id": 7, "client_id": "AbCdEfGh", "name": params["name"], "enabled": true,
+        "max_scope": params["max_scope"], "public_key": params["public_key"], "timestamp": 1,
+    })
+}
+
+/// An answer of JSON, as it goes over the wire.
+fn ok(body: &str) -> Vec<u8> {
+    with_headers(
+        "200 OK",
+        "Content-Type: application/json\r\n",
+        body.as_bytes(),
+    )
+}
+
+fn with_headers(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+/// What the fake exchange does with a request; writes until it is done or nobody reads.
+type Manner = dyn Fn(&Request, &mut TcpStream) -> std::io::Result<()> + Send + Sync;
+
+/// A server on a thread; it ends with the process.
+struct Fake {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Fake {
+    fn start(
+        manner: impl Fn(&Request, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (manner, log): (Arc<Manner>, _) = (Arc::new(manner), Arc::clone(&seen));
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (manner, log) = (Arc::clone(&manner), Arc::clone(&log));
+                thread::spawn(move || serve(stream, &manner, &log));
+            }
+        });
+        Self { address, seen }
+    }
+
+    /// A good exchange but for one method.
+    fn hostile_at(
+        method: &'static str,
+        manner: impl Fn(&Request, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(move |request, stream| {
+            if request.method() == method {
+                manner(request, stream)
+            } else {
+                stream.write_all(&request.good())
+            }
+        })
+    }
+
+    fn seen(&self) -> Vec<Request> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Provisions a key there, as loudly as can be.
+    fn provision(&self, scene: &Scene, more: &[&str]) -> Measured {
+        let endpoint = format!("http://{}/api/v2", self.address);
+        let secret = scene.home.secret_file("admin", ADMIN_SECRET);
+        let mut command = scene.home.command(&["--json", "-vvv", "--timeout", "2"]);
+        command
+            .args([
+                "provision",
+                NAME,
+                "--scope",
+                SCOPE,
+                "--no-passphrase",
+                "--insecure",
+            ])
+            .args(["--network", "custom", "--endpoint", &endpoint])
+            .args(["--admin-client-id", "admin"])
+            .args(["--admin-secret-file", secret.to_str().unwrap()])
+            .args(more)
+            .env("RUST_LOG", "trace")
+            .env("RUST_BACKTRACE", "full");
+        measure(command)
+    }
+}
+
+fn serve(stream: TcpStream, manner: &Arc<Manner>, log: &Mutex<Vec<Request>>) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut stream = stream;
+    loop {
+        let (mut head, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            if let Some(number) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = number.trim().parse().ok()?;
+            }
+            if line == "\r\n" {
+                break;
+            }
+            head.push_str(&line);
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        let body = serde_json::from_slice(&body).ok()?;
+        let request = Request { head, body };
+        log.lock().unwrap().push(request.clone());
+        manner(&request, &mut stream).ok()?;
+    }
+}
+
+/// Checks that an output gives nothing away and plays no tricks.
+#[track_caller]
+fn keeps_quiet(end: &Measured, what: &str) {
+    is_tame(&end.run, what);
+    let output = format!("{}{}", end.run.stdout, end.run.stderr);
+    for secret in [ACCESS_TOKEN, REFRESH_TOKEN, CODE, ADMIN_SECRET] {
+        // Any eight characters of it are too many.
+        for piece in secret.as_bytes().windows(secret.len().min(8)) {
+            let piece = std::str::from_utf8(piece).unwrap();
+            assert!(!output.contains(piece), "{what}: {piece} in {output}");
+        }
+    }
+}
+
+/// Lets an exchange misbehave at the first call and, separately, when the key is made.
+fn misbehaves(
+    what: &str,
+    manner: impl Fn(&Request, &mut TcpStream) -> std::io::Result<()> + Send + Sync + Copy + 'static,
+) {
+    for (method, wanted) in [("public/auth", 5), ("private/create_api_key", 9)] {
+        let what = format!("{what} at {method}");
+        let fake = Fake::hostile_at(method, manner);
+        let scene = Scene::in_clear();
+        let end = fake.provision(&scene, &[]);
+        assert_eq!(end.run.code, Some(wanted), "{what}: {end:#?}");
+        says_why(&end.run, &what);
+        keeps_quiet(&end, &what);
+        assert!(end.memory < ENOUGH_MEMORY, "{what}: {end:#?}");
+        assert!(end.took < Duration::from_secs(15), "{what}: {end:#?}");
+        assert_ne!(scene.state().as_deref(), Some("active"), "{what}");
+        assert_eq!(scene.pending().len(), usize::from(wanted == 9), "{what}");
+        let creations = fake.seen();
+        let creations = creations
+            .iter()
+            .filter(|r| r.method() == "private/create_api_key");
+        assert!(creations.count() <= 1, "{what}: made twice");
+    }
+}
+
+macro_rules! misbehaviour {
+    ($($name:ident: $manner:expr;)*) => { $(
+        #[test]
+        fn $name() {
+            misbehaves(stringify!($name), $manner);
+        }
+    )* };
+}
+
+/// Writes something over and over until nobody reads any more.
+fn for_ever(stream: &mut TcpStream, piece: &[u8], pause: Duration) -> std::io::Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(30) {
+        stream.write_all(piece)?;
+        if !pause.is_zero() {
+            thread::sleep(pause);
+        }
+    }
+    Ok(())
+}
+
+const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+const TICK: Duration = Duration::from_millis(100);
+
+misbehaviour! {
+    a_flood_of_headers_is_cut_off: |_, stream| {
+        stream.write_all(HEAD)?;
+        stream.write_all("X-Flood: yes\r\n".repeat(100_000).as_bytes())?;
+        stream.write_all(b"Content-Length: 2\r\n\r\n{}")
+    };
+    headers_without_end_are_cut_off: |_, stream| {
+        stream.write_all(HEAD)?;
+        for_ever(stream, &b"X-Flood: yes\r\n".repeat(1000), Duration::ZERO)
+    };
+    a_header_without_end_is_cut_off: |_, stream| {
+        stream.write_all(HEAD)?;
+        stream.write_all(b"X-Long: ")?;
+        for_ever(stream, &[b'a'; 65536], Duration::ZERO)
+    };
+    headers_that_trickle_end_at_the_deadline: |_, stream| {
+        stream.write_all(HEAD)?;
+        for_ever(stream, b"X-Slow: yes\r\n", TICK)
+    };
+    silence_ends_at_the_deadline: |_, _| {
+        thread::sleep(Duration::from_secs(10));
+        Ok(())
+    };
+    a_body_of_a_gigabyte_is_cut_off: |_, stream| {
+        stream.write_all(HEAD)?;
+        stream.write_all(b"Content-Length: 1073741824\r\n\r\n{")?;
+        for_ever(stream, &[b' '; 65536], Duration::ZERO)
+    };
+    a_body_without_a_length_is_cut_off: |_, stream| {
+        stream.write_all(HEAD)?;
+        stream.write_all(b"Connection: close\r\n\r\n{")?;
+        for_ever(stream, &[b' '; 65536], Duration::ZERO)
+    };
+    a_body_that_trickles_ends_at_the_deadline: |request, stream| {
+        let answer = request.good();
+        let split = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 5;
+        stream.write_all(&answer[..split])?;
+        for byte in &answer[split..] {
+            thread::sleep(TICK);
+            stream.write_all(&[*byte])?;
+        }
+        Ok(())
+    };
+    chunks_without_end_are_cut_off: |_, stream| {
+        stream.write_all(HEAD)?;
+        stream.write_all(b"Transfer-Encoding: chunked\r\n\r\n")?;
+        for_ever(stream, &b"10\r\n                \r\n".repeat(1000), Duration::ZERO)
+    };
+    a_chunk_extension_without_end_is_cut_off: |_, stream| {
+        stream.write_all(HEAD)?;
+        stream.write_all(b"Transfer-Encoding: chunked\r\n\r\n1;a=")?;
+        for_ever(stream, &[b'a'; 65536], Duration::ZERO)
+    };
+    trailers_without_end_are_cut_off: |_, stream| {
+        stream.write_all(HEAD)?;
+        stream.write_all(b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n")?;
+        for_ever(stream, &b"X-Trailer: yes\r\n".repeat(1000), Duration::ZERO)
+    };
+    a_status_line_that_is_none_is_refused: |_, stream| {
+        stream.write_all(b"\x1b[31mGARBAGE\x1b[0m\r\n\r\n")?;
+        Err(std::io::ErrorKind::Other.into())
+    };
+    two_lengths_are_refused: |request, stream| {
+        let body = String::from_utf8_lossy(&request.good()).into_owned();
+        let body = body.split_once("\r\n\r\n").unwrap().1.to_owned();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nContent-Length: 5\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body.as_bytes())
+    };
+    an_answer_with_a_byte_order_mark_is_refused: |request, stream| {
+        let good = String::from_utf8_lossy(&request.good()).into_owned();
+        let (_, body) = good.split_once("\r\n\r\n").unwrap();
+        stream.write_all(&ok(&format!("\u{feff}{body}")))
+    };
+    an_answer_with_status_200_and_html_is_refused: |_, stream| {
+        stream.write_all(&with_headers("200 OK", "Content-Type: text/html\r\n", b"<html><script>alert(1)</script>"))
+    };
+    an_answer_without_content_is_refused: |_, stream| {
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+    };
+}
+
+#[test]
+fn json_that_is_no_answer_is_refused() {
+    let deep = "[".repeat(200_000);
+    let bodies: Vec<String> = vec![
+        String::new(),
+        "null".into(),
+        "[]".into(),
+        "{}".into(),
+        r#"{"jsonrpc":"2.0","id":1,"result":NaN}"#.into(),
+        r#"{"jsonrpc":"2.0","id":1,"result":1e999}"#.into(),
+        r#"{"jsonrpc":"2.0","id":1,"result":{},"result":{}}"#.into(),
+        r#"{"jsonrpc":"2.0","id":1,"id":2,"result":{}}"#.into(),
+        r#"{"jsonrpc":"2.0","id":999,"result":{}}"#.into(),
+        r#"{"jsonrpc":"2.0","id":{"a":1},"result":{}}"#.into(),
+        r#"{"jsonrpc":"2.0","id":null,"result":{}}"#.into(),
+        r#"{"jsonrpc":"2.0","id":1,"error":"no"}"#.into(),
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":"13004"}}"#.into(),
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":1e400}}"#.into(),
+        r#"[{"jsonrpc":"2.0","id":1,"result":{}}]"#.into(),
+        format!(r#"{{"jsonrpc":"2.0","id":1,"result":{deep}"#),
+        format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"access_token":{deep}"#),
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"result":{{"access_token":{{"x":"{ACCESS_TOKEN}"}},"scope":["{REFRESH_TOKEN}"],"expires_in":"{ACCESS_TOKEN}"}}}}"#
+        ),
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"result":{{"access_token":"{ACCESS_TOKEN}","scope":"trade:{ACCESS_TOKEN}","expires_in":-1}}}}"#
+        ),
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"result":{{"access_token":"a\nb: {ACCESS_TOKEN}","scope":"account:read_write","expires_in":1}}}}"#
+        ),
+        format!(r#"{{"jsonrpc":"2.0","id":1,"result":"{ACCESS_TOKEN}"}}"#),
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"\u{1b}]0;{ACCESS_TOKEN}\u{7}\"}}"),
+    ];
+    for body in bodies {
+        let what: String = body.chars().take(120).collect();
+        let fake = Fake::hostile_at("public/auth", move |_, stream| stream.write_all(&ok(&body)));
+        let end = fake.provision(&Scene::in_clear(), &[]);
+        // A token that cannot be sent shows when it is.
+        assert!(matches!(end.run.code, Some(5 | 9)), "{what}: {end:#?}");
+        says_why(&end.run, &what);
+        keeps_quiet(&end, &what);
+        assert!(end.memory < ENOUGH_MEMORY, "{what}: {end:#?}");
+        let created = fake
+            .seen()
+            .iter()
+            .any(|r| r.method() == "private/create_api_key");
+        assert!(!created, "{what}: it went on");
+    }
+}
+
+#[test]
+fn a_compressed_bomb_is_neither_asked_for_nor_opened() {
+    if !installed("gzip", &["--version"]) {
+        return;
+    }
+    let mut gzip = Command::new("gzip")
+        .args(["-9", "-c"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = gzip.stdin.take().unwrap();
+    let feeder = thread::spawn(move || {
+        for _ in 0..200 {
+            input.write_all(&vec![b' '; 1024 * 1024]).unwrap();
+        }
+        let answer = json!({"jsonrpc": "2.0", "id": 1, "result": session(SCOPE)});
+        input.write_all(answer.to_string().as_bytes()).unwrap();
+    });
+    let bomb = gzip.wait_with_output().unwrap().stdout;
+    feeder.join().unwrap();
+    let fake = Fake::hostile_at("public/auth", move |_, stream| {
+        stream.write_all(&with_headers("200 OK", "Content-Encoding: gzip\r\n", &bomb))
+    });
+    let end = fake.provision(&Scene::in_clear(), &[]);
+    assert_eq!(end.run.code, Some(5), "{end:#?}");
+    assert!(end.memory < ENOUGH_MEMORY, "{end:#?}");
+    for request in fake.seen() {
+        assert!(
+            !request.head.to_lowercase().contains("accept-encoding"),
+            "{request:#?}"
+        );
+    }
+}
+
+#[test]
+fn redirects_cookies_and_refreshes_are_not_followed() {
+    let trap = TcpListener::bind("127.0.0.1:0").unwrap();
+    trap.set_nonblocking(true).unwrap();
+    let elsewhere = trap.local_addr().unwrap();
+    for status in [
+        "301 M", "302 F", "303 S", "307 T", "308 P", "300 X", "305 U",
+    ] {
+        for target in [
+            format!("http://{elsewhere}/api/v2/public/auth"),
+            format!("//{elsewhere}/"),
+            "file:///etc/passwd".into(),
+            "/api/v2/public/auth".into(),
+        ] {
+            let what = format!("{status} to {target}");
+            let headers = format!("Location: {target}\r\nRefresh: 0; url={target}\r\n");
+            // Even with an answer in it.
+            let manner = move |request: &Request, stream: &mut TcpStream| {
+                let answer = json!({"id": request.body["id"], "result": session(SCOPE)});
+                stream.write_all(&with_headers(
+                    status,
+                    &headers,
+                    answer.to_string().as_bytes(),
+                ))
+            };
+            let fake = Fake::hostile_at("public/auth", manner);
+            let end = fake.provision(&Scene::in_clear(), &[]);
+            assert_eq!(end.run.code, Some(5), "{what}: {end:#?}");
+            let error = says_why(&end.run, &what);
+            assert!(
+                error["message"].as_str().unwrap().contains("redirect"),
+                "{what}: {error}"
+            );
+            keeps_quiet(&end, &what);
+            assert_eq!(fake.seen().len(), 1, "{what}: asked again");
+            assert!(trap.accept().is_err(), "{what}: it went there");
+        }
+    }
+
+    let headers = format!(
+        "Content-Type: application/json\r\nSet-Cookie: track=me; Path=/\r\n\
+         Refresh: 0; url=http://{elsewhere}/\r\nAlt-Svc: h2=\"{elsewhere}\"\r\n\
+         Link: <http://{elsewhere}/>; rel=preload\r\nStrict-Transport-Security: max-age=9\r\n"
+    );
+    let fake = Fake::start(move |request, stream| {
+        let good = request.good();
+        let split = good.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+        stream.write_all(&with_headers("200 OK", &headers, &good[split..]))
+    });
+    let end = fake.provision(&Scene::in_clear(), &[]);
+    assert_eq!(end.run.code, Some(0), "{end:#?}");
+    assert!(trap.accept().is_err(), "it went there");
+    let seen = fake.seen();
+    assert_eq!(seen.len(), 3, "{seen:#?}");
+    for request in seen {
+        let head = request.head.to_lowercase();
+        for word in ["cookie", "referer", "upgrade"] {
+            assert!(!head.contains(word), "{head}");
+        }
+    }
+}
+
+#[test]
+fn what_an_error_echoes_is_not_printed() {
+    let tricks = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}\r\u{8}";
+    for method in ["public/auth", "private/create_api_key"] {
+        for code in [
+            10001,
+            13004,
+            13009,
+            10028,
+            11051,
+            13403,
+            13668,
+            12998,
+            -32602,
+            -32601,
+            i64::MAX,
+            i64::MIN,
+        ] {
+            let what = format!("{code} at {method}");
+            let fake = Fake::hostile_at(method, move |request, stream| {
+                let echo = format!("{tricks} {} {} {ACCESS_TOKEN}", request.head, request.body);
+                stream.write_all(&request.error(&json!({
+                    "code": code, "message": echo,
+                    "data": {"reason": echo, "param": ACCESS_TOKEN, "wait": 4_000_000_000_u64, "more": echo},
+                })))
+            });
+            let end = fake.provision(&Scene::in_clear(), &[]);
+            assert!(
+                matches!(end.run.code, Some(1 | 4 | 5 | 6 | 9 | 75)),
+                "{what}: {end:#?}"
+            );
+            assert!(
+                end.took < Duration::from_secs(10),
+                "{what}: it waited: {end:#?}"
+            );
+            says_why(&end.run, &what);
+            keeps_quiet(&end, &what);
+        }
+    }
+    // A megabyte of it.
+    let fake = Fake::hostile_at("public/auth", move |request, stream| {
+        let message = format!("{tricks}{ACCESS_TOKEN}").repeat(4000);
+        stream.write_all(&request.error(&json!({"code": 13004, "message": message})))
+    });
+    let end = fake.provision(&Scene::in_clear(), &[]);
+    assert!(end.run.stderr.len() < 2000, "{end:#?}");
+    keeps_quiet(&end, "a megabyte");
+}
+
+#[test]
+fn a_code_that_is_echoed_is_not_printed_and_not_sent_twice() {
+    let fake = Fake::hostile_at("private/create_api_key", |request, stream| {
+        if request.body["params"]["authorization_data"].is_string() {
+            let echo = request.body["params"].to_string();
+            let data = json!({"reason": echo});
+            return stream
+                .write_all(&request.error(&json!({"code": 13668, "message": echo, "data": data})));
+        }
+        stream.write_all(&request.answer(&json!({
+            "security_key_authorization_required": true, "rp_id": "test.deribit.com",
+            "challenge": "x".repeat(44), "security_keys": [{"type": "tfa", "name": "tfa"}],
+        })))
+    });
+    let scene = Scene::in_clear();
+    let codes = scene
+        .home
+        .secret_file("codes", &format!("{CODE}\n{CODE}\n"));
+    // The descriptor of a shell's redirection; the second line is the same code again.
+    let endpoint = format!("http://{}/api/v2", fake.address);
+    let secret = scene.home.secret_file("admin", ADMIN_SECRET);
+    let inner = scene
+        .home
+        .command(&["--json", "-vvv", "provision", NAME, "--scope", SCOPE]);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("exec \"$@\" 7<'{}'", codes.display()), "sh"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .args(["--no-passphrase", "--insecure", "--totp-fd", "7"])
+        .args(["--network", "custom", "--endpoint", &endpoint])
+        .args(["--admin-client-id", "admin", "--admin-secret-file"])
+        .arg(secret)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let end = measure(command);
+    assert_eq!(end.run.code, Some(6), "{end:#?}");
+    says_why(&end.run, "echoed code");
+    keeps_quiet(&end, "echoed code");
+    let seen = fake.seen();
+    let sent = seen
+        .iter()
+        .filter(|r| r.body["params"]["authorization_data"] == CODE);
+    assert_eq!(sent.count(), 1, "{seen:#?}");
+}
+
+#[test]
+fn remote_words_play_no_tricks_on_a_terminal() {
+    let tricks = "\u{1b}[2J\u{1b}]8;;http://evil\u{7}\u{9b}31m\u{202e}\r\n";
+    let fields: [(&str, Value); 9] = [
+        ("name", json!(format!("{tricks}{ACCESS_TOKEN}"))),
+        ("name", json!({"a": ACCESS_TOKEN})),
+        ("client_id", json!(format!("x{tricks}"))),
+        (
+            "client_id",
+            json!(format!("{ACCESS_TOKEN}{}", "x".repeat(100_000))),
+        ),
+        (
+            "max_scope",
+            json!(format!("trade:read_write {tricks}:read")),
+        ),
+        (
+            "max_scope",
+            json!(format!("trade:read_write {ACCESS_TOKEN}:read")),
+        ),
+        ("client_secret", json!(format!("{ACCESS_TOKEN}{tricks}"))),
+        ("enabled_features", json!([tricks, ACCESS_TOKEN])),
+        ("ip_whitelist", json!([tricks, ACCESS_TOKEN])),
+    ];
+    for (field, value) in fields {
+        for plain in [false, true] {
+            let what = format!(
+                "{field} {}",
+                value.to_string().chars().take(60).collect::<String>()
+            );
+            let told = value.clone();
+            let fake = Fake::hostile_at("private/create_api_key", move |request, stream| {
+                let mut key = key(&request.body["params"]);
+                key[field] = told.clone();
+                stream.write_all(&request.answer(&key))
+            });
+            let scene = Scene::in_clear();
+            let end = if plain {
+                // For people, without --json.
+                let endpoint = format!("http://{}/api/v2", fake.address);
+                let secret = scene.home.secret_file("admin", ADMIN_SECRET);
+                let mut command =
+                    scene
+                        .home
+                        .command(&["-vvv", "provision", NAME, "--scope", SCOPE]);
+                command
+                    .args(["--no-passphrase", "--insecure", "--network", "custom"])
+                    .args(["--endpoint", &endpoint, "--admin-client-id", "admin"])
+                    .arg("--admin-secret-file")
+                    .arg(secret);
+                measure(command)
+            } else {
+                fake.provision(&scene, &[])
+            };
+            let label = field == "name" && value.is_string();
+            if label {
+                assert_eq!(end.run.code, Some(0), "{what}: {end:#?}");
+                is_tame(&end.run, &what);
+            } else {
+                assert!(matches!(end.run.code, Some(9 | 11)), "{what}: {end:#?}");
+                assert_ne!(scene.state().as_deref(), Some("active"), "{what}");
+                keeps_quiet(&end, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_scope_that_is_a_token_is_not_printed() {
+    for scope in [
+        format!("{SCOPE} {ACCESS_TOKEN}"),
+        format!("{SCOPE} {ACCESS_TOKEN}:read"),
+        format!("{SCOPE} trade:{ACCESS_TOKEN}"),
+        format!("\u{1b}[2J:read_write {SCOPE}"),
+    ] {
+        let told = scope.clone();
+        let fake = Fake::hostile_at("public/auth", move |request, stream| {
+            stream.write_all(&request.answer(&session(&told)))
+        });
+        let end = fake.provision(&Scene::in_clear(), &[]);
+        assert!(
+            matches!(end.run.code, Some(0 | 5 | 9 | 11)),
+            "{scope}: {end:#?}"
+        );
+        keeps_quiet(&end, &scope);
+    }
+}
+
+#[test]
+fn no_proxy_and_no_certificate_comes_from_the_environment() {
+    let trap = TcpListener::bind("127.0.0.1:0").unwrap();
+    trap.set_nonblocking(true).unwrap();
+    let proxy = format!("http://{}", trap.local_addr().unwrap());
+    let scene = Scene::in_clear();
+    let server = Server::start(&scene.home, &[]);
+    let flags = scene.flags(&server);
+    let mut command = scene.provision(&flags, false);
+    for name in [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    ] {
+        command.env(name, &proxy);
+    }
+    let end = measure(command);
+    assert_eq!(end.run.code, Some(0), "{end:#?}");
+    assert!(trap.accept().is_err(), "the proxy was asked");
+}
+
+/// A TLS server in front of an exchange: says what it got before the handshake was done.
+const TLS_SERVER: &str = r#"
+import socket, ssl, sys, threading
+cert, key, host, port, log, oldest = sys.argv[1:]
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+if oldest == "old":
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+context.load_cert_chain(cert, key)
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+def note(text):
+    with open(log, "a") as file:
+        file.write(text + "\n")
+def pipe(a, b):
+    try:
+        while data := a.recv(65536):
+            b.sendall(data)
+    except OSError:
+        pass
+    for end in (a, b):
+        try: end.shutdown(socket.SHUT_RDWR)
+        except OSError: pass
+def serve(raw):
+    note("connection")
+    try:
+        client = context.wrap_socket(raw, server_side=True)
+        first = client.recv(65536)
+    except OSError as error:
+        note("refused " + type(error).__name__)
+        return
+    if not first:
+        note("closed")
+        return
+    note("request")
+    server = socket.create_connection((host, int(port)))
+    server.sendall(first)
+    threading.Thread(target=pipe, args=(server, client), daemon=True).start()
+    pipe(client, server)
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"#;
+
+/// A TLS server that ends with the test.
+struct Tls {
+    child: Child,
+    port: String,
+    log: PathBuf,
+}
+
+impl Tls {
+    fn start(dir: &Path, certificate: &str, upstream: &str, oldest: &str) -> Self {
+        let log = dir.join(format!("{certificate}-{oldest}.log"));
+        let (host, port) = upstream.rsplit_once(':').unwrap();
+        let mut child = Command::new("python3")
+            .args(["-c", TLS_SERVER])
+            .arg(dir.join(format!("{certificate}.pem")))
+            .arg(dir.join(format!("{certificate}.key")))
+            .args([host, port])
+            .arg(&log)
+            .arg(oldest)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let port = line.trim().to_owned();
+        assert_ne!(port, "", "the TLS server does not start");
+        Self { child, port, log }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Tls {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn openssl(dir: &Path, args: &[&str]) {
+    let output = Command::new("openssl")
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{args:?}: {output:?}");
+}
+
+/// Makes an authority and what it, or nobody, has signed.
+fn certificates(dir: &Path) {
+    let ca = "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nserial=serial\nnew_certs_dir=.\n\
+              default_md=sha256\npolicy=p\ncopy_extensions=copy\nx509_extensions=e\nunique_subject=no\n\
+              [p]\ncommonName=supplied\n[e]\nbasicConstraints=CA:FALSE\n";
+    fs::write(dir.join("ca.cnf"), ca).unwrap();
+    fs::write(dir.join("index"), "").unwrap();
+    fs::write(dir.join("serial"), "01\n").unwrap();
+    let new_key = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ];
+    for name in ["authority", "stranger"] {
+        let (key, pem) = (format!("{name}.key"), format!("{name}.pem"));
+        let subject = format!("/CN={name}");
+        let mut args = vec![
+            "req", "-x509", "-days", "2", "-keyout", &key, "-out", &pem, "-subj", &subject,
+        ];
+        args.extend(new_key);
+        openssl(dir, &args);
+    }
+    let leaf = |name: &str, names: &str, authority: &str, from: &str, to: &str| {
+        let files = [
+            format!("{name}.key"),
+            format!("{name}.csr"),
+            format!("{name}.pem"),
+        ];
+        let (subject, alt) = (format!("/CN={name}"), format!("subjectAltName={names}"));
+        let mut args = vec!["req", "-new", "-keyout", &files[0], "-out", &files[1]];
+        args.extend(["-subj", &subject, "-addext", &alt]);
+        args.extend(new_key);
+        openssl(dir, &args);
+        let (cert, key) = (format!("{authority}.pem"), format!("{authority}.key"));
+        let mut args = vec![
+            "ca", "-batch", "-notext", "-config", "ca.cnf", "-cert", &cert,
+        ];
+        args.extend(["-keyfile", &key, "-in", &files[1], "-out", &files[2]]);
+        args.extend(["-startdate", from, "-enddate", to]);
+        openssl(dir, &args);
+    };
+    let here = "IP:127.0.0.1,DNS:localhost";
+    let (past, gone, far) = ("20200101000000Z", "20200201000000Z", "20491231000000Z");
+    leaf("good", here, "authority", past, far);
+    leaf("elsewhere", "DNS:www.deribit.com", "authority", past, far);
+    leaf("expired", here, "authority", past, gone);
+    leaf("early", here, "authority", "20480101000000Z", far);
+    leaf("unknown", here, "stranger", past, far);
+    let mut args = vec![
+        "req",
+        "-x509",
+        "-days",
+        "2",
+        "-keyout",
+        "alone.key",
+        "-out",
+        "alone.pem",
+    ];
+    args.extend([
+        "-subj",
+        "/CN=alone",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1,DNS:localhost",
+    ]);
+    args.extend(new_key);
+    openssl(dir, &args);
+}
+
+#[test]
+fn tls_is_verified_before_a_byte_is_sent() {
+    if !installed("openssl", &["version"]) || !installed("python3", &["-c", "import ssl"]) {
+        return;
+    }
+    let scene = Scene::in_clear();
+    let mut server = Server::start(&scene.home, &[]);
+    let dir = scene.home.path("tls");
+    fs::create_dir(&dir).unwrap();
+    certificates(&dir);
+    let (upstream, authority) = (server.address(), dir.join("authority.pem"));
+    let authority = authority.to_str().unwrap();
+
+    let trusted = ["--ca-file", authority];
+    let cases: [(&str, &[&str], &str, &str); 8] = [
+        ("good", &[], "new", "no authority of ours"),
+        ("alone", &[], "new", "self-signed"),
+        ("alone", &trusted, "new", "self-signed, another authority"),
+        ("elsewhere", &trusted, "new", "wrong host"),
+        ("expired", &trusted, "new", "expired"),
+        ("early", &trusted, "new", "not yet valid"),
+        ("unknown", &trusted, "new", "unknown authority"),
+        ("good", &trusted, "old", "TLS 1.1"),
+    ];
+    let end_of = |port: &str, host: &str, more: &[&str]| {
+        let endpoint = format!("https://{host}:{port}/api/v2");
+        let mut command = scene
+            .home
+            .command(&["--json", "provision", NAME, "--scope", SCOPE]);
+        command
+            .args(["--no-passphrase", "--insecure", "--network", "custom"])
+            .args(["--endpoint", &endpoint, "--timeout", "5"])
+            .args(["--admin-client-id", &server.admin_client_id])
+            .arg("--admin-secret-file")
+            .arg(&server.admin_secret_file)
+            .args(more)
+            // Nothing of this may be believed.
+            .env("SSL_CERT_FILE", authority)
+            .env("SSL_CERT_DIR", &dir)
+            .env("NODE_EXTRA_CA_CERTS", authority)
+            .env("SSLKEYLOGFILE", dir.join("keys.log"));
+        measure(command)
+    };
+    for (certificate, flags, oldest, what) in cases {
+        let tls = Tls::start(&dir, certificate, &upstream, oldest);
+        let end = end_of(&tls.port, "127.0.0.1", flags);
+        assert_eq!(end.run.code, Some(5), "{what}: {end:#?}");
+        says_why(&end.run, what);
+        let log = tls.log();
+        assert!(log.contains("connection"), "{what}: nobody came: {log}");
+        assert!(
+            !log.contains("request"),
+            "{what}: something was sent: {log}"
+        );
+        assert_eq!(scene.public(), None, "{what}");
+        assert_eq!(scene.pending(), Vec::<Value>::new(), "{what}");
+    }
+
+    let tls = Tls::start(&dir, "good", &upstream, "new");
+    let end = end_of(&tls.port, "localhost", &["--ca-file", authority]);
+    assert_eq!(end.run.code, Some(0), "{end:#?}");
+    assert!(tls.log().contains("request"));
+    assert!(
+        !dir.join("keys.log").exists(),
+        "session keys were written down"
+    );
+    server.endpoint = format!("http://{upstream}/api/v2");
+}
+
+#[test]
+fn plain_http_leaves_this_machine_for_nobody() {
+    let scene = Scene::in_clear();
+    for endpoint in [
+        "http://198.51.100.1/api/v2",
+        "http://localhost.example.invalid/api/v2",
+        "http://127.0.0.1.example.invalid/api/v2",
+    ] {
+        let args = ["--json", "--network", "custom", "--endpoint", endpoint];
+        let mut command = scene.home.command(&args);
+        command.args([
+            "provision",
+            NAME,
+            "--scope",
+            SCOPE,
+            "--no-passphrase",
+            "--insecure",
+        ]);
+        let end = measure(command);
+        assert_eq!(end.run.code, Some(2), "{endpoint}: {end:#?}");
+        says_why(&end.run, endpoint);
+        assert!(end.took < Duration::from_secs(2), "{endpoint}: {end:#?}");
+    }
+}
