@@ -188,11 +188,17 @@ impl Context {
         };
         if let Some(source) = args.source().or_else(credential).or_else(configured) {
             let passphrase = Arc::new(source.read_passphrase(what)?);
-            return Ok(Some(match source {
-                Source::File(_) | Source::Kept(_) => passphrase,
-                Source::Fd(_) | Source::Command(_) => {
-                    Arc::clone(self.passphrase.get_or_init(|| passphrase))
+            // What can be read again is not kept in memory in the meantime.
+            let again = match &source {
+                Source::File(path) | Source::Kept(path) | Source::Credential(path) => {
+                    path.is_file()
                 }
+                Source::Fd(_) | Source::Command(_) => false,
+            };
+            return Ok(Some(if again {
+                passphrase
+            } else {
+                Arc::clone(self.passphrase.get_or_init(|| passphrase))
             }));
         }
         if !sandbox {
