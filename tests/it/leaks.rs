@@ -1202,7 +1202,7 @@ mod debug {
             }
         ));
         let operator = Operator::Secret {
-            client_id: &id,
+            client_id: id.clone(),
             secret: &secret,
             stamper: &Frozen,
         };
