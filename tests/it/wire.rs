@@ -1610,7 +1610,8 @@ fn what_makes_something_is_sent_once_whatever_happens() {
 
 #[test]
 fn a_read_is_sent_again_after_a_break_and_gives_up_in_the_end() {
-    for again in [broken as fn() -> Step, unreachable] {
+    let ends: [fn() -> Step; 2] = [broken, unreachable];
+    for again in ends {
         let steps = [
             again(),
             again(),
@@ -1879,20 +1880,5 @@ fn words_of_a_granted_scope_that_are_no_areas_give_no_rights() {
     ] {
         let granted = Scope::from_wire(&format!("{extra} trade:read_write account:read"));
         assert_eq!(granted, asked, "{extra}");
-    }
-}
-
-#[test]
-fn a_level_that_is_not_known_is_not_taken_for_none() {
-    let asked = scope("account:read");
-    for extra in [
-        "wallet:admin",
-        "trade:READ_WRITE",
-        "wallet:",
-        "wallet:readwrite",
-    ] {
-        let granted = Scope::from_wire(&format!("account:read {extra}"));
-        assert_ne!(granted, asked, "{extra}");
-        assert!(!granted.is_within(&asked), "{extra}");
     }
 }
