@@ -168,10 +168,8 @@ fn the_lock_of_a_killed_process_holds_nobody_up() {
     let flags = scene.flags(&slow);
     let mut child = scene.provision(&flags, false).spawn().unwrap();
     let lock = scene.home.store().join("keys/.bot.lock");
-    let journal = scene.home.store().join("journal/bot.json");
     let begun = Instant::now();
-    let creating = || fs::read_to_string(&journal).is_ok_and(|text| text.contains("creating"));
-    while !creating() {
+    while Account::of(&slow).asymmetric().is_empty() {
         assert!(begun.elapsed() < Duration::from_secs(20));
         thread::sleep(Duration::from_millis(10));
     }
