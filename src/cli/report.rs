@@ -293,7 +293,7 @@ impl From<key::Error> for Failure {
         let message = error.to_string();
         let hint = match &error {
             E::Name(_) => return Self::usage(message).hint("such as my_bot or bot7"),
-            E::Algorithm(_) | E::Kdf(_) | E::Fingerprint(_) => return Self::usage(message),
+            E::Algorithm(_) | E::Kdf(_) | E::Fingerprint => return Self::usage(message),
             E::Nonce | E::Control { .. } | E::Method | E::Uri => {
                 return Self::usage(message).hint("nothing was signed");
             }

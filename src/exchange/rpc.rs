@@ -153,28 +153,35 @@ fn challenge(result: &RawValue) -> Option<Result<Challenge, &'static str>> {
 }
 
 fn refusal(method: &'static str, fault: &Fault<'_>) -> Refusal {
+    // Kept as it came: a reply that quotes what was sent is not copied about.
     #[derive(Default, Deserialize)]
     #[serde(default)]
-    struct Data {
-        reason: serde_json::Value,
-        param: serde_json::Value,
-        wait: serde_json::Value,
+    struct Data<'a> {
+        #[serde(borrow)]
+        reason: Option<&'a RawValue>,
+        #[serde(borrow)]
+        param: Option<&'a RawValue>,
+        #[serde(borrow)]
+        wait: Option<&'a RawValue>,
     }
-    let data: Data = fault
+    let data: Data<'_> = fault
         .data
         .and_then(|data| serde_json::from_str(data.get()).ok())
         .unwrap_or_default();
-    let message: Option<String> = fault
-        .message
-        .and_then(|m| serde_json::from_str(m.get()).ok());
     Refusal {
         method,
         code: fault.code,
-        message: message.as_deref().and_then(words),
-        reason: data.reason.as_str().and_then(words),
-        param: data.param.as_str().and_then(words),
-        wait: data.wait.as_u64(),
+        message: fault.message.and_then(spoken),
+        reason: data.reason.and_then(spoken),
+        param: data.param.and_then(spoken),
+        wait: data.wait.and_then(|wait| wait.get().parse().ok()),
     }
+}
+
+/// Returns a remote string if it is words and nothing else; words need no escapes.
+fn spoken(value: &RawValue) -> Option<String> {
+    let text = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    words(text)
 }
 
 #[cfg(test)]

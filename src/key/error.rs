@@ -99,8 +99,8 @@ pub enum Error {
     #[error("no such key derivation function: {0:?}; there are scrypt and pbkdf2")]
     Kdf(String),
     /// Not sixteen pairs of hexadecimal digits.
-    #[error("not a fingerprint: {0:?}")]
-    Fingerprint(String),
+    #[error("not a fingerprint: sixteen pairs of hexadecimal digits, joined by colons")]
+    Fingerprint,
     /// Not a name.
     #[error("a key name has 1 to 16 letters, digits or underscores, not {0:?}")]
     Name(String),
