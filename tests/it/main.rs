@@ -8,4 +8,9 @@
 )]
 
 mod architecture;
+mod bad_input;
+mod commands;
+mod raw;
+mod second_factor;
 mod support;
+mod terminal;
