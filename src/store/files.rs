@@ -6,7 +6,10 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -43,16 +46,23 @@ pub enum Trust {
 /// [`Error::Exposed`], [`Error::Foreign`], [`Error::TooLarge`], [`Error::NotAFile`], or the
 /// operating system's.
 pub fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<Vec<u8>>, Error> {
-    // /dev/fd/N and /dev/stdin are links by nature, and what they lead to is already open.
-    let follow = path.starts_with("/dev/fd")
-        || path.starts_with("/proc/self/fd")
-        || path == Path::new("/dev/stdin");
-    let no_follow = if follow {
-        OFlags::empty()
+    let file = if path == Path::new("/dev/stdin") {
+        // Not opened anew: a socket cannot be, and some languages start programs with one.
+        io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(at(path))?
+            .into()
     } else {
-        OFlags::NOFOLLOW
+        // /dev/fd/N is a link by nature, and what it leads to is already open.
+        let follow = path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd");
+        let no_follow = if follow {
+            OFlags::empty()
+        } else {
+            OFlags::NOFOLLOW
+        };
+        open(OpenOptions::new().read(true), path, no_follow)?
     };
-    let file = open(OpenOptions::new().read(true), path, no_follow)?;
     let metadata = file.metadata().map_err(at(path))?;
     if metadata.is_dir() {
         return Err(Error::NotAFile { path: path.into() });
