@@ -125,15 +125,13 @@ fn mistyped(error: &clap::Error) -> ExitCode {
         .map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
     let cause = paragraphs.next().unwrap_or_default();
     let cause = cause.strip_prefix("error: ").unwrap_or(&cause).to_owned();
-    let cure = paragraphs
+    let mut cures: Vec<String> = paragraphs
         .filter(|p| !p.is_empty() && !p.starts_with("For more information"))
         .map(|p| {
             p.strip_prefix("tip: ")
                 .map_or_else(|| p.clone(), str::to_owned)
         })
-        .collect::<Vec<_>>()
-        .join("; ");
-    Failure::usage(cause)
-        .hint(format!("{cure}; see --help"))
-        .report(json)
+        .collect();
+    cures.push("see --help".into());
+    Failure::usage(cause).hint(cures.join("; ")).report(json)
 }

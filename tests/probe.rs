@@ -475,7 +475,7 @@ fn logins_leave_nothing() {
     canary().do_not_leave("encoding a secret", || {
         let client_secret = &ClientSecret::new(CANARY.to_owned());
         let login = Login::ClientCredentials {
-            client_id: &id,
+            client_id: id.clone(),
             client_secret,
             scope: scope.clone(),
         };
@@ -505,11 +505,11 @@ fn answers_with_tokens_leave_nothing() {
         let exchange = exchange(&[reply.clone(), reply.clone(), reply.clone(), reply.clone()]);
         canary().do_not_leave(&reply.to_string(), || {
             let operator = Operator::Secret {
-                client_id: &id,
+                client_id: id.clone(),
                 secret: &secret,
                 stamper: &Frozen,
             };
-            wait(log_in(&exchange, operator, &LoginScope::default()))
+            wait(log_in(&exchange, &operator, &LoginScope::default()))
         });
     }
 }
@@ -533,7 +533,7 @@ fn private_calls_with_a_second_factor_leave_nothing() {
     secrets.do_not_leave("a private call", || {
         let mut second = Seeded(totp());
         let operator = Operator::Secret {
-            client_id: &id,
+            client_id: id.clone(),
             secret: &other,
             stamper: &Frozen,
         };

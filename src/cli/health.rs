@@ -50,11 +50,7 @@ impl Findings {
     }
 
     fn failed(&mut self, check: impl Into<String>, failure: &Failure) {
-        self.bad(
-            check,
-            failure.message(),
-            failure.cure().unwrap_or("see the message"),
-        );
+        self.bad(check, failure.message(), failure.cure());
     }
 }
 

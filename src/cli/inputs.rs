@@ -8,6 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::{
@@ -102,12 +103,35 @@ fn fd_path(number: i32) -> PathBuf {
 
 /// Opens a descriptor that was inherited. Going by `/dev/fd` needs no unsafe code.
 pub(super) fn open_fd(number: i32, what: &str) -> Result<File, Failure> {
-    File::open(fd_path(number)).map_err(|error| {
-        Failure::configuration(format!(
-            "{what} cannot be read from descriptor {number}: {error}"
-        ))
-        .hint("is it open? in a shell: 3<FILE, and then the number 3")
-    })
+    File::open(fd_path(number))
+        .or_else(|error| {
+            // A socket has no path that can be opened; some languages hand one down as a pipe.
+            if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) {
+                take_fd(number).ok_or(error)
+            } else {
+                Err(error)
+            }
+        })
+        .map_err(|error| {
+            Failure::configuration(format!(
+                "{what} cannot be read from descriptor {number}: {error}"
+            ))
+            .hint("is it open? in a shell: 3<FILE, and then the number 3")
+        })
+}
+
+/// Takes a duplicate of one of our own descriptors, where the system has a way to ask for it.
+#[cfg(target_os = "linux")]
+fn take_fd(number: i32) -> Option<File> {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    let ourselves = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
+    let taken = pidfd_getfd(ourselves, number, PidfdGetfdFlags::empty()).ok()?;
+    Some(taken.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn take_fd(_: i32) -> Option<File> {
+    None
 }
 
 /// Runs a program without a shell and returns what it printed.

@@ -76,12 +76,26 @@ impl Failure {
         &self.message
     }
 
-    pub(super) fn cure(&self) -> Option<&str> {
-        self.hint.as_deref()
-    }
-
     pub(super) const fn kind(&self) -> &'static str {
         self.kind
+    }
+
+    /// Returns what to do about it; where nothing better is known, what helps with its kind.
+    pub(super) fn cure(&self) -> &str {
+        if let Some(hint) = &self.hint {
+            return hint;
+        }
+        match self.kind {
+            "usage" => "--help after the command shows what it takes",
+            "configuration" => "check the flags and config.toml",
+            "key" => "check that it is the right file and the right key",
+            "refused" => "nothing was changed",
+            "verification" => {
+                "it was changed, signed with another key, or signed for something else"
+            }
+            "interrupted" => "\"derikey status\" shows whether anything is under way",
+            _ => "try again with -v; \"derikey status\" shows whether anything is under way",
+        }
     }
 
     fn with_exchange(mut self, refusal: &Refusal) -> Self {
@@ -93,22 +107,18 @@ impl Failure {
     pub(super) fn report(&self, json: bool) -> ExitCode {
         let mut stderr = io::stderr().lock();
         let _ = if json {
-            let mut error = json!({"kind": self.kind, "exit": self.exit, "message": self.message, "hint": self.hint});
+            let mut error = json!({"kind": self.kind, "exit": self.exit, "message": self.message, "hint": self.cure()});
             if let (Some(refusal), Some(fields)) = (&self.exchange, error.as_object_mut()) {
                 let exchange = json!({"code": refusal.code, "message": refusal.message, "reason": refusal.reason});
                 fields.insert("exchange".into(), exchange);
             }
             writeln!(stderr, "{}", json!({"error": error}))
         } else {
-            let hint = self
-                .hint
-                .as_ref()
-                .map(|hint| format!("\nderikey: hint: {hint}"));
             writeln!(
                 stderr,
-                "derikey: error: {}{}",
+                "derikey: error: {}\nderikey: hint: {}",
                 self.message,
-                hint.unwrap_or_default()
+                self.cure()
             )
         };
         ExitCode::from(self.exit)

@@ -86,11 +86,18 @@ fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Fai
     })?;
     context.warn_about_clock(&session);
     match asked {
-        Some(asked) if session.scope != asked => Err(crate::Error::ScopeDiffers {
-            asked,
-            granted: session.scope,
+        Some(asked) if session.scope != asked => {
+            let narrower = session.scope.is_within(&asked);
+            let failure = Failure::from(crate::Error::ScopeDiffers {
+                asked,
+                granted: session.scope,
+            });
+            Err(if narrower {
+                failure.hint(format!("ask for no more than the key has: {}", known.scope))
+            } else {
+                failure
+            })
         }
-        .into()),
         None if session.scope != known.scope => {
             context.output.remark(format!(
                 "warning: the key was granted {}, and is recorded with {}",
@@ -197,7 +204,9 @@ fn open(
     let client_id = match typed {
         Some(client_id) => client_id,
         None => registered(&name, &record)
-            .map_err(|failure| failure.hint("or name the client id with --client-id"))?
+            .map_err(|failure| {
+                failure.hint("name the client id with --client-id, or register the key first")
+            })?
             .client_id
             .clone(),
     };

@@ -6,7 +6,10 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -53,7 +56,13 @@ pub fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<Vec<u8>
     if trust == Trust::Ours {
         return read_ours(path, limit);
     }
-    let file = open(OpenOptions::new().read(true), path, OFlags::empty())?;
+    let file = if path == Path::new("/dev/stdin") {
+        // Not opened anew: a socket cannot be, and some languages start programs with one.
+        let stdin = io::stdin().as_fd().try_clone_to_owned();
+        stdin.map_err(at(path))?.into()
+    } else {
+        open(OpenOptions::new().read(true), path, OFlags::empty())?
+    };
     let metadata = file.metadata().map_err(at(path))?;
     if metadata.is_dir() {
         return Err(Error::NotAFile { path: path.into() });

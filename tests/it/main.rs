@@ -9,6 +9,8 @@
 )]
 
 mod architecture;
+mod bad_input;
+mod commands;
 mod concurrency;
 mod faults;
 mod hardening;
@@ -16,8 +18,11 @@ mod hostile;
 mod interop;
 mod kills;
 mod leaks;
+mod raw;
 mod scene;
+mod second_factor;
 mod store_files;
 mod support;
+mod terminal;
 mod vectors;
 mod wire;

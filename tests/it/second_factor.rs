@@ -1,0 +1,478 @@
+//! Second factors against a sandbox that asks for them: each code once, at the right moment, to
+//! the right exchange, and no more often than three times.
+
+use std::{
+    fs,
+    io::{PipeReader, PipeWriter, Read, Write},
+    os::fd::AsRawFd,
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use derikey::{exchange::Totp, secret::TotpSeed};
+use rustix::io::{FdFlags, fcntl_setfd};
+use serde_json::{Value, json};
+
+use crate::{
+    raw::{self, Admin, Tap},
+    support::{Home, Run, Server, join},
+};
+
+const SEED: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
+const SCOPE: &str = "account:read trade:read_write";
+
+/// A client in front of an exchange that wants one-time codes, and somebody who listens.
+struct Bench {
+    tap: Tap,
+    server: Server,
+    home: Home,
+    exchange: Home,
+}
+
+impl Bench {
+    fn new(more: &[&str]) -> Self {
+        let exchange = Home::new();
+        let seed = exchange.secret_file("seed", &format!("{SEED}\n"));
+        let args = ["--totp-seed-file", seed.to_str().unwrap()];
+        Self::start(exchange, &join(&[&args, more]))
+    }
+
+    fn start(exchange: Home, args: &[&str]) -> Self {
+        let server = Server::start(&exchange, args);
+        let home = Home::new();
+        home.secret_file("passphrase", "correct horse battery\n");
+        home.secret_file("seed", &format!("{SEED}\n"));
+        Self {
+            tap: Tap::before(&server),
+            server,
+            home,
+            exchange,
+        }
+    }
+
+    /// Where to go and with whose rights.
+    fn access(&self) -> Vec<&str> {
+        let mut flags = vec!["--network", "custom", "--endpoint", &self.tap.endpoint];
+        flags.extend(&self.server.admin()[4..]);
+        flags.extend(["--passphrase-file", "passphrase"]);
+        flags
+    }
+
+    fn provision<'a>(&'a self, name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        let command = ["provision", name, "--scope", SCOPE, "--json"];
+        join(&[&command, &self.access(), more])
+    }
+
+    fn run(&self, args: &[&str]) -> Run {
+        self.home.run(args)
+    }
+
+    /// The keys that the exchange has, and when what happened to the first of them.
+    fn account(&self) -> (Vec<Value>, Vec<(String, u64)>) {
+        raw::inspect(&self.exchange, |admin| {
+            let keys = admin.keys();
+            let events = keys.first().map(|key| {
+                let id = key["client_id"].as_str().unwrap();
+                admin.events_of(id)
+            });
+            (keys, events.unwrap_or_default())
+        })
+    }
+
+    /// Waits until a method has been called.
+    fn wait_for(&self, method: &str) {
+        let start = Instant::now();
+        while self.tap.calls(method).is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(20), "no {method}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn step() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Totp::step_at(now.as_secs())
+}
+
+fn code(step: u64) -> String {
+    let totp = Totp::new(&TotpSeed::new(SEED.into())).unwrap();
+    totp.code(step).expose().to_owned()
+}
+
+/// Codes that are not right, nor will be soon.
+fn wrong_codes(count: usize) -> Vec<String> {
+    let near: Vec<String> = (step() - 5..step() + 15).map(code).collect();
+    let all = (0..1000).map(|n| format!("{n:06}"));
+    all.filter(|code| !near.contains(code))
+        .take(count)
+        .collect()
+}
+
+/// A pipe whose reading end the program inherits, and the number of that end.
+fn pipe() -> (PipeReader, PipeWriter, String) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    fcntl_setfd(&reader, FdFlags::empty()).unwrap();
+    let number = reader.as_raw_fd().to_string();
+    (reader, writer, number)
+}
+
+/// What is left in a pipe that nobody writes to any more.
+fn left(mut reader: PipeReader, writer: PipeWriter) -> String {
+    drop(writer);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn is_nothing(scope: &Value) -> bool {
+    let mut words = scope.as_str().unwrap().split(' ');
+    words.all(|word| word.ends_with(":none"))
+}
+
+#[track_caller]
+fn no_key_and_nothing_pending(bench: &Bench, name: &str) {
+    assert!(!bench.home.store().join("keys").join(name).exists());
+    let status = bench.run(&["status", "--json"]).json();
+    assert_eq!(status, json!({"pending": []}));
+}
+
+/// Waits for the next half minute once.
+#[test]
+fn with_a_seed_a_whitelisted_key_gets_its_rights_in_one_edit_and_each_code_is_sent_once() {
+    let bench = Bench::new(&[]);
+    let more = ["--ip", "127.0.0.1", "--totp-seed-file", "seed"];
+    let said = bench.run(&bench.provision("bot", &more)).json();
+    assert_eq!(said["granted_scope"], SCOPE);
+
+    let codes = bench.tap.codes();
+    assert_eq!(codes.len(), 2, "{codes:?}");
+    assert_ne!(codes[0], codes[1]);
+
+    let creations = bench.tap.calls("private/create_api_key");
+    assert_eq!(creations.len(), 2, "one without and one with a code");
+    for creation in creations {
+        assert!(is_nothing(&creation["max_scope"]), "{creation}");
+    }
+    let edits = bench.tap.calls("private/edit_api_key");
+    assert_eq!(edits.len(), 2, "one without and one with a code");
+    for edit in &edits {
+        assert_eq!(edit["ip_whitelist"], json!(["127.0.0.1"]), "{edit}");
+        assert!(!is_nothing(&edit["max_scope"]), "{edit}");
+    }
+    let (keys, events) = bench.account();
+    assert_eq!(keys.len(), 1);
+    assert_eq!(keys[0]["client_id"], said["client_id"]);
+    assert_eq!(keys[0]["client_secret"], said["fingerprint"]);
+    assert_eq!(keys[0]["ip_whitelist"], json!(["127.0.0.1"]));
+    assert_eq!(keys[0]["max_scope"], SCOPE);
+    let names: Vec<&str> = events.iter().map(|(what, _)| what.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "new_api_key",
+            "success",
+            "changed_scope",
+            "changed_whitelist",
+            "success"
+        ]
+    );
+    assert_eq!(
+        events[2].1, events[3].1,
+        "scope and whitelist at one moment"
+    );
+}
+
+/// Waits for the next half minute once.
+#[test]
+fn two_commands_at_once_with_one_seed_never_send_the_same_code() {
+    let bench = Bench::new(&[]);
+    let more = ["--totp-seed-file", "seed"];
+    let children = ["one", "two"].map(|name| {
+        bench
+            .home
+            .command(&bench.provision(name, &more))
+            .spawn()
+            .unwrap()
+    });
+    for child in children {
+        Run::of(child.wait_with_output().unwrap()).json();
+    }
+    let codes = bench.tap.codes();
+    assert_eq!(codes.len(), 2, "{codes:?}");
+    assert_ne!(codes[0], codes[1]);
+    assert_eq!(bench.account().0.len(), 2);
+}
+
+#[test]
+fn a_code_on_a_descriptor_is_read_when_it_is_asked_for() {
+    let bench = Bench::new(&[]);
+    let (reader, mut writer, fd) = pipe();
+    let args = bench.provision("bot", &["--totp-fd", &fd]);
+    let mut child = bench.home.command(&args).spawn().unwrap();
+    drop(reader);
+    bench.wait_for("private/create_api_key");
+    thread::sleep(Duration::from_millis(100));
+    assert!(child.try_wait().unwrap().is_none(), "it waits for the code");
+    let code = code(step());
+    writeln!(writer, "{code}").unwrap();
+    // The end of the pipe is not what it waits for.
+    let run = Run::of(child.wait_with_output().unwrap());
+    drop(writer);
+    assert_eq!(run.json()["changed"], true);
+    assert_eq!(bench.tap.codes(), [code.clone()]);
+    assert!(!run.stderr.contains(&code) && !run.stdout.contains(&code));
+}
+
+#[test]
+fn each_challenge_takes_one_line_from_the_descriptor_and_leaves_the_rest() {
+    let bench = Bench::new(&[]);
+    let (reader, mut writer, fd) = pipe();
+    let now = step();
+    let codes = [code(now), code(now + 1)];
+    writeln!(writer, "{}\n{}\nspare", codes[0], codes[1]).unwrap();
+    let more = ["--totp-fd", &fd, "--ip", "127.0.0.1"];
+    bench.run(&bench.provision("bot", &more)).json();
+    assert_eq!(bench.tap.codes(), codes);
+    assert_eq!(left(reader, writer), "spare\n");
+}
+
+#[test]
+fn no_code_is_read_where_none_is_asked_for() {
+    let bench = Bench::start(Home::new(), &[]);
+    let (reader, mut writer, fd) = pipe();
+    writeln!(writer, "123456").unwrap();
+    let args = bench.provision("bot", &["--totp-fd", &fd]);
+    bench.run(&args).json();
+    assert_eq!(bench.tap.codes(), Vec::<String>::new());
+    assert_eq!(left(reader, writer), "123456\n");
+}
+
+#[test]
+fn a_program_is_run_once_for_one_challenge() {
+    let bench = Bench::new(&[]);
+    let program = "sh -c 'echo run >>asked; cat code'";
+    fs::write(bench.home.path("code"), format!("{}\n", code(step()))).unwrap();
+    let args = bench.provision("bot", &["--totp-command", program]);
+    bench.run(&args).json();
+    assert_eq!(
+        fs::read_to_string(bench.home.path("asked")).unwrap(),
+        "run\n"
+    );
+    assert_eq!(bench.tap.codes().len(), 1);
+}
+
+#[test]
+fn without_a_code_it_stops_with_exit_6_and_resume_finishes() {
+    let bench = Bench::new(&[]);
+    let error = bench.run(&bench.provision("bot", &[])).error(6);
+    assert_eq!(error["kind"], "second_factor");
+    assert!(error["hint"].as_str().unwrap().contains("resume bot"));
+    let status = bench.run(&["status", "--json"]).json();
+    assert_eq!(status["pending"][0]["name"], "bot");
+    let before = bench.run(&["show", "bot", "--json"]).json();
+    assert!(bench.account().0.is_empty());
+
+    // Without a code, resume stops at the same place.
+    let resume = join(&[&["resume", "--json"], &bench.access()]);
+    bench.run(&resume).error(6);
+
+    let (_reader, mut writer, fd) = pipe();
+    writeln!(writer, "{}", code(step())).unwrap();
+    let done = bench.run(&join(&[&resume, &["--totp-fd", &fd]])).json();
+    let key = &done["resumed"][0];
+    assert_eq!(key["fingerprint"], before["fingerprint"], "no second key");
+    assert_eq!(key["granted_scope"], SCOPE);
+    let (keys, _) = bench.account();
+    assert_eq!(keys.len(), 1);
+    assert_eq!(keys[0]["client_secret"], before["fingerprint"]);
+    assert_eq!(bench.run(&resume).json(), json!({"resumed": []}));
+}
+
+#[test]
+fn three_wrong_codes_are_enough_and_none_is_sent_twice() {
+    let bench = Bench::new(&[]);
+    let (reader, mut writer, fd) = pipe();
+    let wrong = wrong_codes(6);
+    writeln!(writer, "{}", wrong.join("\n")).unwrap();
+    let run = bench.run(&bench.provision("bot", &["--totp-fd", &fd]));
+    let error = run.error(6);
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("tfa_code_not_matched")
+    );
+    assert_eq!(bench.tap.codes(), wrong[..3]);
+    // Each answer went to a challenge of its own.
+    let answered = bench.tap.calls("private/create_api_key");
+    let mut challenges: Vec<&str> = answered
+        .iter()
+        .filter_map(|params| params["challenge"].as_str())
+        .collect();
+    challenges.sort_unstable();
+    challenges.dedup();
+    assert_eq!(challenges.len(), 3);
+    assert_eq!(left(reader, writer), wrong[3..].join("\n") + "\n");
+    for code in &wrong[..3] {
+        assert!(!run.stderr.contains(code.as_str()), "{run:#?}");
+    }
+    assert!(bench.account().0.is_empty());
+    assert_eq!(
+        bench.run(&["status", "--json"]).json()["pending"][0]["name"],
+        "bot"
+    );
+}
+
+#[test]
+fn the_same_code_is_not_sent_a_second_time() {
+    let bench = Bench::new(&[]);
+    let (_reader, mut writer, fd) = pipe();
+    let wrong = &wrong_codes(1)[0];
+    writeln!(writer, "{wrong}\n{wrong}\n{wrong}").unwrap();
+    let run = bench.run(&bench.provision("bot", &["--totp-fd", &fd]));
+    run.error(6);
+    assert_eq!(bench.tap.codes(), [wrong.clone()]);
+}
+
+#[test]
+fn what_is_no_code_is_not_sent() {
+    let bench = Bench::new(&[]);
+    let error = bench.run(&bench.provision("bot", &[])).error(6);
+    drop(error);
+    let resume = join(&[&["resume", "--json"], &bench.access()]);
+    for line in [
+        "",
+        "12345",
+        "1234567",
+        "abcdef",
+        "12 34 56",
+        &"1".repeat(99),
+    ] {
+        let (_reader, mut writer, fd) = pipe();
+        writeln!(writer, "{line}").unwrap();
+        drop(writer);
+        let run = bench.run(&join(&[&resume, &["--totp-fd", &fd]]));
+        run.error(6);
+    }
+    for program in ["false", "true", "/no/such/program"] {
+        let run = bench.run(&join(&[&resume, &["--totp-command", program]]));
+        run.error(6);
+    }
+    assert_eq!(bench.tap.codes(), Vec::<String>::new());
+}
+
+#[test]
+fn a_seed_that_is_none_or_lies_open_is_refused_before_anything_is_sent() {
+    let bench = Bench::new(&[]);
+    bench.home.secret_file("short", "GEZD\n");
+    bench
+        .home
+        .secret_file("garbage", "not base32 at all 0189\n");
+    let open = bench.home.secret_file("open", &format!("{SEED}\n"));
+    fs::set_permissions(open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    for (file, codes) in [
+        ("short", [2, 3, 7].as_slice()),
+        ("garbage", &[2, 3, 7]),
+        ("open", &[7]),
+        ("missing", &[3]),
+    ] {
+        let run = bench.run(&bench.provision("bot", &["--totp-seed-file", file]));
+        assert!(codes.contains(&run.code.unwrap()), "{file}: {run:#?}");
+        assert!(!run.stderr.contains("GEZD"), "{run:#?}");
+        no_key_and_nothing_pending(&bench, "bot");
+    }
+    assert_eq!(bench.tap.requests(), Vec::<Value>::new());
+}
+
+#[test]
+fn where_only_a_hardware_key_will_do_no_code_is_read() {
+    let bench = Bench::new(&["--fault", "create_api_key:webauthn-only"]);
+    let (reader, mut writer, fd) = pipe();
+    writeln!(writer, "{}", code(step())).unwrap();
+    bench
+        .run(&bench.provision("bot", &["--totp-fd", &fd]))
+        .error(6);
+    assert_eq!(bench.tap.codes(), Vec::<String>::new());
+    assert_eq!(left(reader, writer).len(), 7);
+    assert!(bench.account().0.is_empty());
+    no_key_and_nothing_pending(&bench, "bot");
+}
+
+#[test]
+fn a_challenge_for_another_site_gets_no_code_and_none_is_read() {
+    let bench = Bench::new(&["--fault", "create_api_key:wrong-rp-id"]);
+    let (reader, mut writer, fd) = pipe();
+    writeln!(writer, "{}", code(step())).unwrap();
+    bench
+        .run(&bench.provision("bot", &["--totp-fd", &fd]))
+        .error(11);
+    assert_eq!(bench.tap.codes(), Vec::<String>::new());
+    assert_eq!(left(reader, writer).len(), 7);
+    assert!(bench.account().0.is_empty());
+    no_key_and_nothing_pending(&bench, "bot");
+}
+
+#[test]
+fn an_exchange_that_says_it_is_another_network_gets_no_code() {
+    for fault in ["create_api_key:wrong-testnet", "*:wrong-testnet"] {
+        let bench = Bench::new(&["--fault", fault]);
+        let (reader, mut writer, fd) = pipe();
+        writeln!(writer, "{}", code(step())).unwrap();
+        bench
+            .run(&bench.provision("bot", &["--totp-fd", &fd]))
+            .error(11);
+        assert_eq!(bench.tap.codes(), Vec::<String>::new(), "{fault}");
+        assert_eq!(left(reader, writer).len(), 7, "{fault}");
+        assert!(bench.account().0.is_empty());
+    }
+}
+
+#[test]
+fn a_key_stopped_before_its_rights_are_given_can_do_nothing_from_anywhere() {
+    let bench = Bench::new(&[]);
+    let (_reader, mut writer, fd) = pipe();
+    // One code: enough to create, not enough to edit.
+    writeln!(writer, "{}", code(step())).unwrap();
+    drop(writer);
+    let more = ["--totp-fd", &fd, "--ip", "127.0.0.1"];
+    bench.run(&bench.provision("bot", &more)).error(6);
+    let (keys, events) = bench.account();
+    assert_eq!(keys.len(), 1);
+    assert!(is_nothing(&keys[0]["max_scope"]), "{}", keys[0]);
+    assert_eq!(events.len(), 2, "made and proved: {events:?}");
+
+    let (_reader, mut writer, fd) = pipe();
+    writeln!(writer, "{}", code(step() + 1)).unwrap();
+    let args = join(&[
+        &["resume", "bot", "--json"],
+        &bench.access(),
+        &["--totp-fd", &fd],
+    ]);
+    let done = bench.run(&args).json();
+    assert_eq!(done["resumed"][0]["granted_scope"], SCOPE);
+    let (keys, _) = bench.account();
+    assert_eq!(keys.len(), 1);
+    assert_eq!(keys[0]["max_scope"], SCOPE);
+    assert_eq!(keys[0]["ip_whitelist"], json!(["127.0.0.1"]));
+}
+
+#[test]
+fn the_same_command_again_continues_where_a_missing_code_stopped_it() {
+    let bench = Bench::new(&[]);
+    bench.run(&bench.provision("bot", &[])).error(6);
+    let before = bench.run(&["show", "bot", "--json"]).json();
+    // Something else under the same name is not what was begun.
+    let other = join(&[
+        &["provision", "bot", "--scope", "trade:read", "--json"],
+        &bench.access(),
+    ]);
+    bench.run(&other).error(8);
+    let (_reader, mut writer, fd) = pipe();
+    writeln!(writer, "{}", code(step())).unwrap();
+    let said = bench
+        .run(&bench.provision("bot", &["--totp-fd", &fd]))
+        .json();
+    assert_eq!(said["fingerprint"], before["fingerprint"]);
+    let keys = raw::inspect(&bench.exchange, Admin::keys);
+    assert_eq!(keys.len(), 1);
+}
