@@ -475,7 +475,7 @@ fn logins_leave_nothing() {
     canary().do_not_leave("encoding a secret", || {
         let client_secret = &ClientSecret::new(CANARY.to_owned());
         let login = Login::ClientCredentials {
-            client_id: id.clone(),
+            client_id: &id,
             client_secret,
             scope: scope.clone(),
         };
