@@ -331,7 +331,7 @@ fn the_same_code_is_not_sent_a_second_time() {
     writeln!(writer, "{wrong}\n{wrong}\n{wrong}").unwrap();
     let run = bench.run(&bench.provision("bot", &["--totp-fd", &fd]));
     run.error(6);
-    assert_eq!(bench.tap.codes(), std::slice::from_ref(&wrong));
+    assert_eq!(bench.tap.codes(), std::slice::from_ref(wrong));
 }
 
 #[test]
