@@ -536,7 +536,7 @@ fn openssl_signs(home: &Home, key: &str, text: &[u8]) -> String {
 
 /// A home with a key of each kind in clear, and the paths of their halves.
 fn signers(home: &Home) -> Vec<(&'static str, String, String)> {
-    let kinds = [("ed", "ed25519"), ("rsa", "rsa-2048"), ("big", "rsa-4096")];
+    let kinds = [("ed", "ed25519"), ("rsa", "rsa-2048"), ("big", "rsa-3072")];
     let made = kinds.into_iter().map(|(name, algorithm)| {
         let args = ["generate", name, "--algorithm", algorithm, "--json"];
         let said = home.run(&join(&[&args, PLAIN])).json();
