@@ -509,7 +509,7 @@ fn answers_with_tokens_leave_nothing() {
                 secret: &secret,
                 stamper: &Frozen,
             };
-            wait(log_in(&exchange, &operator, &LoginScope::default())).map_err(Box::new)
+            wait(log_in(&exchange, &operator, &LoginScope::default())).is_ok()
         });
     }
 }

@@ -263,6 +263,11 @@ async fn carry_out(
     let passphrase = &sealing.passphrase;
     let mut office = Office::open(context, network, admin, passphrase).await?;
     let mut desk = office.desk();
+    if !context.store.contains(&name) {
+        // Abandoned, and then interrupted: the exchange has nothing, so it begins anew.
+        intent.stage = Stage::Planned;
+        intent.fingerprint = None;
+    }
     let key = if context.store.contains(&name) {
         context.unlock_on(&name, Some(network), passphrase)?
     } else {
@@ -275,6 +280,13 @@ async fn carry_out(
         }
         make_key(context, &intent, new.as_deref(), sealing)?
     };
+    let ours = key.public().fingerprint();
+    if intent.fingerprint.is_some_and(|meant| meant != ours) {
+        return Err(Failure::key(format!(
+            "{name} is another key than the one that was being registered"
+        ))
+        .hint("restore the key from a backup, or remove what is at the exchange in the web form"));
+    }
     if intent.stage < Stage::Generated {
         intent.fingerprint = Some(key.public().fingerprint());
         intent.stage = Stage::Generated;

@@ -148,9 +148,9 @@ impl Output {
         write_out(text.trim_end().as_bytes()).and_then(|()| write_out(b"\n"))
     }
 
-    /// Says something on the way.
+    /// Says something on the way. Programs that read JSON get one line on standard error, if any.
     pub(super) fn remark(self, text: impl AsRef<str>) {
-        if !self.quiet {
+        if !self.quiet && (!self.json || self.verbose > 0) {
             let _ = writeln!(io::stderr().lock(), "derikey: {}", text.as_ref());
         }
     }

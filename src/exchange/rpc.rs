@@ -115,9 +115,9 @@ pub(super) fn decode<R: DeserializeOwned>(
         serde_json::from_slice(&answer.body).map_err(|_| malformed("it is no JSON-RPC"))?;
     let testnet = envelope.testnet;
     let us_in = envelope.us_in.and_then(|number| number.get().parse().ok());
+    // Some errors come without an id, or with null, which reads the same.
     if let Some(theirs) = envelope.id.map(RawValue::get)
         && theirs.trim_matches('"') != id.to_string()
-        && !(theirs == "null" && envelope.error.is_some())
     {
         return Err(malformed("it answers another request"));
     }

@@ -110,7 +110,8 @@ pub struct Scope(BTreeMap<Area, Level>);
 impl Scope {
     /// Returns the scope that allows nothing, with the four areas every account has written out.
     pub fn nothing() -> Self {
-        Self::default().written_out()
+        let areas = [Area::Account, Area::Trade, Area::Wallet, Area::BlockTrade];
+        Self(areas.map(|area| (area, Level::None)).into())
     }
 
     /// Reads a scope as the exchange writes it, which may hold words that are no areas.
@@ -124,10 +125,13 @@ impl Scope {
             if NO_AREAS.contains(&name) {
                 continue;
             }
-            let Some(level) = Level::parse(level) else {
-                continue;
-            };
             let area = Area::KNOWN.into_iter().find(|a| a.as_str() == name);
+            let (area, level) = match (area, Level::parse(level)) {
+                // A level that is not known may be the highest: it equals none that was asked for.
+                (Some(_), None) => (Some(Area::Other("unknown_level".into())), Level::ReadWrite),
+                (_, None) => continue,
+                (area, Some(level)) => (area, level),
+            };
             let harmless =
                 name.len() <= 32 && name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase());
             let area = match area {
@@ -165,13 +169,13 @@ impl Scope {
         self.level(&Area::Account) == Level::ReadWrite
     }
 
-    /// Returns the same scope with `none` written out for the areas every account has.
+    /// Returns the same scope with `none` written out for every area that is known.
     ///
     /// At login an area that is not mentioned keeps the key's own level, so less is had only by
     /// saying so.
     pub fn written_out(&self) -> Self {
         let mut areas = self.0.clone();
-        for area in [Area::Account, Area::Trade, Area::Wallet, Area::BlockTrade] {
+        for area in Area::KNOWN {
             areas.entry(area).or_default();
         }
         Self(areas)
@@ -316,6 +320,18 @@ mod tests {
         assert_eq!(
             Scope::from_wire("trade:read trade:read_write"),
             scope("trade:read_write")
+        );
+    }
+
+    #[test]
+    fn an_unknown_level_is_not_taken_for_none() {
+        assert_ne!(
+            scope("trade:read"),
+            Scope::from_wire("trade:read wallet:admin")
+        );
+        assert_eq!(
+            scope("trade:read"),
+            Scope::from_wire("trade:read session:rest-x ip:1.2.3.4")
         );
     }
 

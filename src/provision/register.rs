@@ -188,8 +188,10 @@ impl<T: Transport> Work<'_, T> {
             return Err(foreign("its public key differs"));
         }
         let fingerprint_verified = match &key.credential {
-            Credential::Secret(_) => return Err(foreign("it is a symmetric key with a secret")),
             Credential::Fingerprint(theirs) if *theirs == ours => true,
+            // Shown without the public key beside it, our fingerprint is one all the same.
+            Credential::Secret(_) if key.public_key.is_none() && key.is(public) => true,
+            Credential::Secret(_) => return Err(foreign("it is a symmetric key with a secret")),
             // The rule is proven for Ed25519 only; an equal public key says as much.
             Credential::Fingerprint(_)
                 if spec.algorithm != Algorithm::Ed25519 && key.public_key.is_some() =>
