@@ -264,7 +264,13 @@ async fn carry_out(
     let mut office = Office::open(context, network, admin, passphrase).await?;
     let mut desk = office.desk();
     if !context.store.contains(&name) {
-        // Abandoned, and then interrupted: the exchange has nothing, so it begins anew.
+        if intent.stage > Stage::Creating {
+            return Err(Failure::key(format!(
+                "{name} is registered, and its private half is gone"
+            ))
+            .hint("restore it from a backup or from HOME/trash; or remove it in the web form"));
+        }
+        // Given up, and then interrupted: the exchange has nothing, so it begins anew.
         intent.stage = Stage::Planned;
         intent.fingerprint = None;
     }

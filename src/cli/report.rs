@@ -148,7 +148,8 @@ impl Output {
         write_out(text.trim_end().as_bytes()).and_then(|()| write_out(b"\n"))
     }
 
-    /// Says something on the way. Programs that read JSON get one line on standard error, if any.
+    /// Says something on the way. A program that reads JSON gets nothing but the one line of a
+    /// failure, unless it asks for more.
     pub(super) fn remark(self, text: impl AsRef<str>) {
         if !self.quiet && (!self.json || self.verbose > 0) {
             let _ = writeln!(io::stderr().lock(), "derikey: {}", text.as_ref());

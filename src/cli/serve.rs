@@ -26,6 +26,10 @@ use crate::{
 };
 
 pub(super) fn sandbox(context: &Context, args: &SandboxArgs) -> Result<(), Failure> {
+    if !args.listen.ip().is_loopback() {
+        let address = args.listen;
+        return Err(crate::sandbox::Error::NotLoopback { address }.into());
+    }
     let faults: Result<Vec<Fault>, _> = args.fault.iter().map(|fault| fault.parse()).collect();
     let faults = faults?;
     let totp_seed = match &args.totp_seed_file {

@@ -116,6 +116,16 @@ fn pipe() -> (PipeReader, PipeWriter, String) {
     (reader, writer, number)
 }
 
+/// A pipe with a code to look for the key and one to make it: both are taken at the same moment,
+/// as the exchange allows for clocks that differ by a step.
+fn two_codes() -> (PipeReader, PipeWriter, String) {
+    let (reader, mut writer, number) = pipe();
+    let now = step();
+    writeln!(writer, "{}\n{}", code(now), code(now + 1)).unwrap();
+    writeln!(writer, "no third is needed").unwrap();
+    (reader, writer, number)
+}
+
 /// What is left in a pipe that nobody writes to any more.
 fn left(mut reader: PipeReader, writer: PipeWriter) -> String {
     drop(writer);
@@ -276,9 +286,9 @@ fn without_a_code_it_stops_with_exit_6_and_resume_finishes() {
     let resume = join(&[&["resume", "--json"], &bench.access()]);
     bench.run(&resume).error(6);
 
-    let (_reader, mut writer, fd) = pipe();
-    writeln!(writer, "{}", code(step())).unwrap();
+    let (_reader, writer, fd) = two_codes();
     let done = bench.run(&join(&[&resume, &["--totp-fd", &fd]])).json();
+    drop(writer);
     let key = &done["resumed"][0];
     assert_eq!(key["fingerprint"], before["fingerprint"], "no second key");
     assert_eq!(key["granted_scope"], SCOPE);
@@ -337,8 +347,7 @@ fn the_same_code_is_not_sent_a_second_time() {
 #[test]
 fn what_is_no_code_is_not_sent() {
     let bench = Bench::new(&[]);
-    let error = bench.run(&bench.provision("bot", &[])).error(6);
-    drop(error);
+    bench.run(&bench.provision("bot", &[])).error(6);
     let resume = join(&[&["resume", "--json"], &bench.access()]);
     for line in [
         "",
@@ -467,11 +476,10 @@ fn the_same_command_again_continues_where_a_missing_code_stopped_it() {
         &bench.access(),
     ]);
     bench.run(&other).error(8);
-    let (_reader, mut writer, fd) = pipe();
-    writeln!(writer, "{}", code(step())).unwrap();
-    let said = bench
-        .run(&bench.provision("bot", &["--totp-fd", &fd]))
-        .json();
+    let (_reader, writer, fd) = two_codes();
+    let args = bench.provision("bot", &["--totp-fd", &fd]);
+    let said = bench.run(&args).json();
+    drop(writer);
     assert_eq!(said["fingerprint"], before["fingerprint"]);
     let keys = raw::inspect(&bench.exchange, Admin::keys);
     assert_eq!(keys.len(), 1);
