@@ -259,7 +259,7 @@ pub(super) fn passwd(context: &Context, args: &Passwd) -> Result<(), Failure> {
         grave.display(),
         purge(&grave)
     ));
-    let value = json!({"name": name, "fingerprint": record.fingerprint, "trash": grave});
+    let value = json!({"name": name, "fingerprint": record.fingerprint, "trash": grave, "purge": purge(&grave)});
     context
         .output
         .result(&value, || format!("{name} has a new passphrase"))
@@ -352,7 +352,7 @@ pub(super) fn delete(context: &Context, args: &Name) -> Result<(), Failure> {
     context
         .output
         .remark(format!("to purge it: {}", purge(&grave)));
-    let value = json!({"name": name, "trash": grave});
+    let value = json!({"name": name, "trash": grave, "purge": purge(&grave)});
     context
         .output
         .result(&value, || format!("{name} is in {}", grave.display()))

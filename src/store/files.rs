@@ -253,9 +253,21 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 
 /// Renames without ever taking another's place.
 pub(super) fn rename_new(from: &Path, to: &Path) -> Result<(), Error> {
+    let exists = || Error::Exists { path: to.into() };
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Error::Exists { path: to.into() }),
+        Err(Errno::EXIST | Errno::NOTEMPTY) => Err(exists()),
+        // Not every file system knows the flag (NFS). There, a link takes no other's place, and
+        // no directory takes that of one with something in it.
+        Err(Errno::INVAL | Errno::NOSYS) if from.is_dir() => match fs::rename(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Err(exists()),
+            result => result.map_err(at(to)),
+        },
+        Err(Errno::INVAL | Errno::NOSYS) => match fs::hard_link(from, to) {
+            Ok(()) => fs::remove_file(from).map_err(at(from)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists()),
+            Err(error) => Err(at(to)(error)),
+        },
         Err(error) => Err(at(to)(error.into())),
     }
 }

