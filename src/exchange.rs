@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     key::{self, Purpose},
@@ -451,11 +451,16 @@ impl<T: Transport> Exchange<T> {
         let endpoint = self.network.endpoint();
         let uri = endpoint.map_or_else(|| format!("/api/v2/{}", M::NAME), |e| e.path(M::NAME));
         let body = String::from_utf8_lossy(body).into_owned();
-        let signed = signer.sign(&Purpose::Request {
+        let mut purpose = Purpose::Request {
             method: "POST".into(),
             uri,
             body,
-        })?;
+        };
+        let signed = signer.sign(&purpose);
+        if let Purpose::Request { body, .. } = &mut purpose {
+            body.zeroize();
+        }
+        let signed = signed?;
         Ok(Zeroizing::new(authorization(client_id, &signed)))
     }
 }

@@ -240,6 +240,8 @@ impl Store {
 
     /// Waits until nobody else works on a key, but no longer than `patience`.
     ///
+    /// What is done under the lock goes into the audit log, so that must be writable.
+    ///
     /// # Errors
     /// [`Error::Busy`], and those of the file system.
     pub fn lock(&self, name: &KeyName, patience: Duration) -> Result<Lock, Error> {
@@ -250,6 +252,7 @@ impl Store {
             match file.try_lock() {
                 Ok(()) => {
                     self.tidy(name)?;
+                    self.check_audit()?;
                     return Ok(Lock { _file: file });
                 }
                 Err(fs::TryLockError::Error(error)) => return Err(files::at(&path)(error)),

@@ -6,6 +6,7 @@ use std::{
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use rand_core::CryptoRng;
 use serde::{Deserialize, Deserializer, Serialize};
+use zeroize::Zeroizing;
 
 use super::Error;
 
@@ -13,8 +14,10 @@ use super::Error;
 ///
 /// A login and a request can never be the same text: a login has two line breaks, a request
 /// at least five, and no field before the last can contain one.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Message(String);
+///
+/// Wiped when dropped: the body of a request may hold a one-time code.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Message(Zeroizing<String>);
 
 impl Message {
     /// Builds the text. This is the only place that knows where the line breaks go.
@@ -42,7 +45,7 @@ impl Message {
             }
         };
         // The longest timestamp has 20 digits.
-        let mut text = String::with_capacity(20 + 1 + nonce.0.len() + 1 + fields);
+        let mut text = Zeroizing::new(String::with_capacity(20 + 1 + nonce.0.len() + 1 + fields));
         let written = match purpose {
             Purpose::Login { data } => write!(text, "{timestamp}\n{nonce}\n{data}"),
             Purpose::Request { method, uri, body } => {
@@ -60,6 +63,12 @@ impl Message {
     /// Returns the bytes to sign.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Message({} bytes)", self.0.len())
     }
 }
 

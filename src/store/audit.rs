@@ -101,6 +101,18 @@ impl Store {
             .collect())
     }
 
+    /// Finds out whether the log can be written, before anything is done that belongs into it.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn check_audit(&self) -> Result<(), Error> {
+        let path = self.root().join("audit.jsonl");
+        if path.symlink_metadata().is_ok() {
+            files::open_ours(&path, OpenOptions::new().read(true).append(true))?;
+        }
+        Ok(())
+    }
+
     /// Appends a line, chained to the last one.
     ///
     /// # Errors
