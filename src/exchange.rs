@@ -101,6 +101,9 @@ pub enum Error {
         /// The network that was meant.
         network: &'static str,
     },
+    /// The person who was asked for a code pressed Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
     /// A second factor is demanded and cannot be had.
     #[error("a second factor is needed: {problem}")]
     NoSecondFactor {
@@ -175,9 +178,15 @@ impl Error {
         )
     }
 
-    /// Tells whether the exchange refused because of who asked, which it does not explain further.
+    /// Tells whether the exchange refused because of who asked, or from where.
+    ///
+    /// It does not explain further, and which code an address outside the whitelist gets is not
+    /// documented. A locked account and the like have codes of their own and do not count.
     pub fn is_credentials(&self) -> bool {
-        matches!(self, Self::Refused(refusal) if matches!(refusal.kind(), Kind::Credentials | Kind::Permission))
+        let who = |refusal: &Refusal| {
+            refusal.kind() == Kind::Credentials || matches!(refusal.code, 11042 | 13020 | 13021)
+        };
+        matches!(self, Self::Refused(refusal) if who(refusal))
     }
 }
 

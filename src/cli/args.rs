@@ -507,7 +507,7 @@ pub(super) struct Rotate {
     #[arg(long, value_name = "DURATION", requires = "all", value_parser = humantime::parse_duration)]
     pub(super) older_than: Option<std::time::Duration>,
     /// How long the old key stays enabled, such as 24h; "derikey resume" ends it
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = grace)]
     pub(super) grace: Option<std::time::Duration>,
     #[command(flatten)]
     pub(super) hook: HookArgs,
@@ -710,6 +710,14 @@ pub(super) struct AdminArgs {
     /// File with the base32 seed that one-time codes come from
     #[arg(long, value_name = "FILE")]
     pub(super) totp_seed_file: Option<PathBuf>,
+}
+
+fn grace(text: &str) -> Result<std::time::Duration, String> {
+    let grace = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if grace > std::time::Duration::from_secs(366 * 86_400) {
+        return Err("a year is the longest".into());
+    }
+    Ok(grace)
 }
 
 fn algorithm() -> impl clap::builder::TypedValueParser<Value = Algorithm> {

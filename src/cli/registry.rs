@@ -6,7 +6,7 @@ use super::{
     args::{AdminArgs, Adopt, PassphraseArgs, Provision, Register, Sealing, Wish},
     connect::{Connection, Office, runtime},
     context::{Context, SystemStamper, now, wants_plain},
-    keys,
+    keys, manage,
     report::Failure,
 };
 use crate::{
@@ -59,6 +59,8 @@ pub(super) fn register(context: &Context, args: &Register) -> Result<(), Failure
         return plan(context, &name, &network, &spec, "use");
     }
     let _lock = context.lock(&name)?;
+    // Somebody else may have been at it while this waited.
+    let record = context.store.record(&name)?;
     let sealing = Sealing::for_opening(args.passphrase.clone());
     if let Some(intent) = context.store.intent(&name)? {
         if same_wish(&intent, Operation::Register, &network, &spec)? {
@@ -157,7 +159,8 @@ fn same_wish(
 /// Lets an interrupted operation go of which the exchange cannot have heard.
 fn give_way(context: &Context, intent: Intent) -> Result<(), Failure> {
     let name = &intent.name;
-    if intent.stage >= Stage::Creating {
+    let ours = matches!(intent.operation, Operation::Provision | Operation::Register);
+    if !ours || intent.stage >= Stage::Creating {
         let what = intent.operation.as_str();
         return Err(Failure::refused(format!(
             "{what} of {name} with scope {} is under way, which is something else",
@@ -419,7 +422,7 @@ fn prove_again(
             Ok((_, proven)) => Ok(Some(proven.granted().clone())),
             // Its whitelist need not hold this host.
             Err(crate::Error::Exchange(error))
-                if error.is_credentials() && !known.whitelist.is_empty() =>
+                if error.is_credentials() && !known.whitelist.is_empty() && known.enabled =>
             {
                 tell(context, &Event::NotFromHere);
                 Ok(None)
@@ -445,9 +448,14 @@ fn prove_again(
             ..record.clone()
         },
     )?;
-    context.output.remark(format!(
-        "{name} is registered like that already; proved it again"
-    ));
+    let how = if granted.is_some() {
+        "; proved it again"
+    } else {
+        ""
+    };
+    context
+        .output
+        .remark(format!("{name} is registered like that already{how}"));
     Done {
         name: name.clone(),
         public,
@@ -473,6 +481,13 @@ pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
         return Ok(());
     };
     let client_id = client_id.parse()?;
+    let _lock = if context.global.dry_run {
+        None
+    } else {
+        Some(context.lock(&name)?)
+    };
+    manage::refuse_pending(context, &name)?;
+    let record = context.store.record(&name).unwrap_or(record);
     if let Some(known) = &record.registration
         && (known.client_id != client_id || known.network != network)
     {
@@ -490,7 +505,6 @@ pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
             )],
         );
     }
-    let _lock = context.lock(&name)?;
     let key = context.unlock_on(&name, Some(&network), &args.passphrase)?;
     let signer = LocalSigner::new(key, SystemStamper);
     let result = runtime()?.block_on(async {
@@ -499,7 +513,18 @@ pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
         adopted.map_err(Failure::from)
     });
     audit(context, "adopt", &name, &network, Some(&public), &result)?;
-    let outcomes = result?;
+    let mut outcomes = result?;
+    if let Some(known) = &record.registration {
+        // What was known and could not be seen this time stays known.
+        let seen = &mut outcomes.registration;
+        if seen.key_id.is_none() {
+            let proven = seen.proven;
+            *seen = Registration {
+                proven,
+                ..known.clone()
+            };
+        }
+    }
     let registration = Some(outcomes.registration.clone());
     context.store.write_record(
         &name,

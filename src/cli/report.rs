@@ -365,6 +365,7 @@ impl From<exchange::Error> for Failure {
             E::Endpoint { .. } => Self::usage(message).hint("for example https://test.deribit.com/api/v2"),
             E::Identifier { .. } => Self::usage(message),
             E::Authorities { .. } => Self::configuration(message).hint("--ca-file takes PEM certificates"),
+            E::Interrupted => Self::interrupted(),
             E::Signer(error) => error.into(),
             E::Key(error) => error.into(),
         }

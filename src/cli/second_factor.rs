@@ -85,7 +85,10 @@ impl<'a> Codes<'a> {
                     .ok_or_else(|| no_code("none was given and nobody can be asked"))?;
                 terminal
                     .ask_secret(&format!("One-time code for {site}: "))
-                    .map_err(|failure| no_code(failure.message()))
+                    .map_err(|failure| match failure.kind() {
+                        "interrupted" => Error::Interrupted,
+                        _ => no_code(failure.message()),
+                    })
             }
         }
     }
@@ -141,9 +144,12 @@ fn next_line(file: &mut File) -> Result<Zeroizing<String>, Error> {
     Ok(Zeroizing::new(line.trim().to_owned()))
 }
 
+/// How many steps are waited for: a handful of processes may share a seed.
+const LONGEST_WAIT: u32 = 8;
+
 /// Waits for a step whose code nobody has sent, claims it, and returns its code.
 fn from_seed(context: &Context, totp: &Totp) -> Result<Zeroizing<String>, Error> {
-    loop {
+    for _ in 0..LONGEST_WAIT {
         let now = seconds_now();
         let step = Totp::step_at(now);
         let left = Totp::STEP - now % Totp::STEP;
@@ -162,6 +168,9 @@ fn from_seed(context: &Context, totp: &Totp) -> Result<Zeroizing<String>, Error>
             context.output.shows_progress(),
         );
     }
+    Err(no_code(
+        "the codes up to a later time than this are used up; was the clock ahead before?",
+    ))
 }
 
 fn seconds_now() -> u64 {

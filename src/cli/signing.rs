@@ -98,6 +98,12 @@ fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Fai
                 failure
             })
         }
+        // More than anybody here knows of is not handed out.
+        None if !session.scope.is_within(&known.scope) => Err(crate::Error::ScopeDiffers {
+            asked: known.scope.clone(),
+            granted: session.scope,
+        }
+        .into()),
         None if session.scope != known.scope => {
             context.output.remark(format!(
                 "warning: the key was granted {}, and is recorded with {}",

@@ -52,14 +52,37 @@ macro_rules! word {
                 f.write_str(&self.0)
             }
         }
+    };
+}
+
+impl<'de> Deserialize<'de> for ClientId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+macro_rules! lenient {
+    ($($name:ident),*) => { $(
+        impl $name {
+            /// Takes over what the exchange or a file says, which need not follow the rules for
+            /// what is typed: one odd entry must not hide a whole account.
+            fn lenient(text: &str) -> Option<Self> {
+                let shown = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+                shown.then(|| Self(text.into()))
+            }
+        }
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+                let text = String::deserialize(deserializer)?;
+                Self::lenient(&text).ok_or_else(|| de::Error::custom("not visible ASCII"))
             }
         }
-    };
+    )* };
 }
+
+lenient!(Feature, Whitelisted);
 
 word!(
     /// Names a key at login: some ten characters that are safe in a URL.
@@ -144,15 +167,15 @@ impl<'de> Deserialize<'de> for ApiKey {
             #[serde(default)]
             name: Option<String>,
             #[serde(default)]
-            max_scope: Scope,
+            max_scope: Option<Scope>,
             #[serde(default)]
             enabled: Option<bool>,
             #[serde(default)]
             public_key: Option<String>,
             #[serde(default)]
-            ip_whitelist: Option<Vec<Whitelisted>>,
+            ip_whitelist: Option<Vec<serde_json::Value>>,
             #[serde(default)]
-            enabled_features: Option<Vec<Feature>>,
+            enabled_features: Option<Vec<serde_json::Value>>,
             #[serde(default)]
             timestamp: u64,
         }
@@ -170,17 +193,26 @@ impl<'de> Deserialize<'de> for ApiKey {
             id: wire.id,
             client_id: wire.client_id,
             name: wire.name.as_deref().map(label).unwrap_or_default(),
-            max_scope: wire.max_scope,
+            max_scope: wire.max_scope.unwrap_or_default(),
             enabled: wire.enabled,
             public_key: wire
                 .public_key
                 .and_then(|pem| PublicKey::read(pem.as_bytes()).ok()),
             credential,
-            ip_whitelist: wire.ip_whitelist.unwrap_or_default(),
-            enabled_features: wire.enabled_features.unwrap_or_default(),
+            ip_whitelist: readable(wire.ip_whitelist, Whitelisted::lenient),
+            enabled_features: readable(wire.enabled_features, Feature::lenient),
             timestamp: wire.timestamp,
         })
     }
+}
+
+/// Returns the entries of a list that are text; the schema does not say what they are.
+fn readable<T>(list: Option<Vec<serde_json::Value>>, read: fn(&str) -> Option<T>) -> Vec<T> {
+    let entries = list.unwrap_or_default();
+    entries
+        .iter()
+        .filter_map(|entry| entry.as_str().and_then(read))
+        .collect()
 }
 
 /// Returns a remote label with everything that could play tricks on a terminal replaced.

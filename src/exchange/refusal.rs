@@ -55,8 +55,8 @@ impl Refusal {
     /// Returns what the code means (Deribit, "Complete RPC error codes reference").
     pub const fn kind(&self) -> Kind {
         match self.code {
-            10000 | 13004 | 13009 | 13007 => Kind::Credentials,
-            11042 | 13012 | 13020 | 13021 | 13025 | 13031 | 11098 => Kind::Permission,
+            10000 | 13004 | 13009 => Kind::Credentials,
+            11042 | 13007 | 13012 | 13020 | 13021 | 13025 | 13031 | 11098 => Kind::Permission,
             13403 => Kind::ScopeExceeded,
             13668 => Kind::SecondFactor,
             13904 => Kind::SecondFactorSetup,

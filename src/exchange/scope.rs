@@ -129,7 +129,7 @@ impl Scope {
             let (area, level) = match (area, Level::parse(level)) {
                 // A level that is not known may be the highest: it equals none that was asked for.
                 (Some(_), None) => (Some(Area::Other("unknown_level".into())), Level::ReadWrite),
-                (_, None) => continue,
+                (None, None) => (Some(Area::Other("unknown_area".into())), Level::ReadWrite),
                 (area, Some(level)) => (area, level),
             };
             let harmless =
@@ -137,7 +137,7 @@ impl Scope {
             let area = match area {
                 Some(area) => area,
                 None if harmless => Area::Other(name.into()),
-                None => continue,
+                None => Area::Other("unknown_area".into()),
             };
             let held = scope.0.entry(area).or_default();
             *held = level.max(*held);

@@ -223,10 +223,11 @@ impl<'a, T: Transport> Work<'a, T> {
     }
 }
 
+/// The longest grace, in seconds: a year.
+const LONGEST_GRACE: u64 = 366 * 86_400;
+
 fn after(now: Moment, seconds: u64) -> Moment {
-    Moment(
-        now.0
-            .checked_add(Duration::from_secs(seconds))
-            .unwrap_or(now.0),
-    )
+    // A moment after the year 9999 cannot be written down.
+    let grace = Duration::from_secs(seconds.min(LONGEST_GRACE));
+    Moment(now.0.checked_add(grace).unwrap_or(now.0))
 }
