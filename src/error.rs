@@ -51,6 +51,14 @@ pub enum Error {
         /// The id.
         id: exchange::KeyId,
     },
+    /// The id is another key's: the administrator is of another account, or the key was replaced.
+    #[error("the account's key with id {id} is not {ours}")]
+    ForeignId {
+        /// The id.
+        id: exchange::KeyId,
+        /// The key it should be.
+        ours: exchange::ClientId,
+    },
     /// The program that was told of a new key did not want it; everything is as it was before.
     #[error("the deploy hook {problem}; the new key was taken back and the old one is in use")]
     Hook {

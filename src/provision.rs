@@ -5,11 +5,13 @@
 //! again; and a key counts as active once it has logged in with exactly the rights that were
 //! meant.
 
+use std::collections::BTreeMap;
+
 use crate::{
     Error,
     exchange::{
-        self, ApiKey, ClientId, Credential, Exchange, GetTime, ListApiKeys, LoginScope, Network,
-        Outcome, Scope, Session, SessionName, Transport, Whitelisted,
+        self, ApiKey, ClientId, Credential, Exchange, GetTime, KeyId, ListApiKeys, LoginScope,
+        Network, Outcome, Scope, Session, SessionName, Transport, Whitelisted,
     },
     key::{Algorithm, KeyName},
     signer::Signer,
@@ -140,6 +142,8 @@ pub struct Work<'a, T> {
     pub tell: Box<dyn FnMut(Event<'_>) + 'a>,
     /// The clock.
     pub now: fn() -> Moment,
+    /// Whose id is whose, as far as this run has seen; ids mean nothing in another account.
+    pub seen: BTreeMap<KeyId, ClientId>,
 }
 
 impl<T> std::fmt::Debug for Work<'_, T> {

@@ -50,9 +50,11 @@ impl Context {
         };
         let store = Store::open(&home(&global)?)?;
         let config = Config::read(&store)?;
-        if global
-            .network
-            .is_none_or(|n| n != super::args::NetworkName::Custom)
+        let named = global.network.map(|name| name.as_str().to_owned());
+        let named = named
+            .or_else(network_variable)
+            .or_else(|| config.network.clone());
+        if named.is_none_or(|name| name != "custom")
             && (global.endpoint.is_some() || global.ca_file.is_some())
         {
             return Err(
@@ -79,9 +81,9 @@ impl Context {
     fn stated_network(&self) -> Result<Option<Network>, Failure> {
         let name = match self.global.network {
             Some(name) => name.as_str().to_owned(),
-            None => match env::var("DERIKEY_NETWORK") {
-                Ok(name) if !name.is_empty() => name,
-                _ => return Ok(None),
+            None => match network_variable() {
+                Some(name) => name,
+                None => return Ok(None),
             },
         };
         self.network_of(&name).map(Some)
@@ -129,6 +131,17 @@ impl Context {
 
     /// Refuses to use a key anywhere but on its own network.
     pub(super) fn check_network(&self, name: &KeyName, home: &Network) -> Result<(), Failure> {
+        // A custom key knows its own endpoint.
+        let custom = |name: &str| name == "custom" && matches!(home, Network::Custom(_));
+        let named = self.global.network.map(|name| name.as_str().to_owned());
+        let endpoint = self.global.endpoint.is_some() || self.config.endpoint.is_some();
+        if named
+            .or_else(network_variable)
+            .is_some_and(|name| custom(&name))
+            && !endpoint
+        {
+            return Ok(());
+        }
         match self.stated_network()? {
             Some(stated) if stated != *home => Err(Failure::refused(format!(
                 "{name} belongs to the {home} network, and {stated} was named"
@@ -327,6 +340,12 @@ impl Context {
             Err(refused())
         }
     }
+}
+
+fn network_variable() -> Option<String> {
+    env::var("DERIKEY_NETWORK")
+        .ok()
+        .filter(|name| !name.is_empty())
 }
 
 fn no_passphrase(message: &str) -> Failure {

@@ -1,5 +1,7 @@
 //! Commands that change keys at the exchange: edit, enable, disable, remove, panic.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
     report::Failure,
 };
 use crate::{
-    exchange::{ApiKey, ClientId, Https, KeyId, Level, Network, Scope},
+    exchange::{ApiKey, ClientId, Https, KeyId, Network},
     key::KeyName,
     provision::{self, Change, Survey, Work, differences_of},
     store::{
@@ -26,6 +28,9 @@ pub(super) fn edit(context: &Context, args: &Edit) -> Result<(), Failure> {
     context.check_network(&name, &known.network)?;
     let _lock = context.lock(&name)?;
     refuse_pending(context, &name)?;
+    // Somebody else may have been at it while this waited.
+    let record = context.store.record(&name)?;
+    let known = registered(&name, record.registration.as_ref())?;
     let intent = runtime()?.block_on(async {
         let mut office =
             Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
@@ -117,20 +122,23 @@ fn confirm_widening(
     key: &ApiKey,
     wish: &Specification,
 ) -> Result<(), Failure> {
+    let mut reasons = Vec::new();
     if !wish.scope.is_within(&key.max_scope) {
-        let why = format!(
-            "{name} would get more rights: {} -> {}",
+        reasons.push(format!(
+            "get more rights: {} -> {}",
             key.max_scope, wish.scope
-        );
-        return context.confirm(&why, name.as_str());
+        ));
     }
-    let opened = wish.whitelist.is_empty() && !key.ip_whitelist.is_empty();
-    let can_act = |scope: &Scope| scope.allowed().any(|(_, level)| level == Level::ReadWrite);
-    if opened && can_act(&wish.scope) {
-        let why = format!("{name} could be used from any address");
-        return context.confirm(&why, name.as_str());
+    if wish.whitelist.is_empty() && !key.ip_whitelist.is_empty() {
+        reasons.push("be usable from any address".into());
     }
-    Ok(())
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    context.confirm(
+        &format!("{name} would {}", reasons.join(", and ")),
+        name.as_str(),
+    )
 }
 
 fn registered<'a>(
@@ -180,6 +188,7 @@ pub(super) fn work_of<'a>(context: &'a Context, office: &'a mut Office<'_>) -> W
         desk: office.desk(),
         tell: Box::new(|event| registry::tell(context, &event)),
         now,
+        seen: BTreeMap::new(),
     }
 }
 
@@ -289,6 +298,9 @@ fn set_named(
     context.check_network(name, &known.network)?;
     let _lock = context.lock(name)?;
     refuse_pending(context, name)?;
+    // Somebody else may have been at it while this waited.
+    let record = context.store.record(name)?;
+    let known = registered(name, record.registration.as_ref())?;
     if context.global.dry_run {
         return keys::plan(
             context,
@@ -362,7 +374,8 @@ fn set_remote(
         if operation != Operation::Enable && !args.lock_out.i_will_lock_myself_out {
             refuse_lock_out(&survey, key, work.desk.operator().client_id())?;
         }
-        let ours = local_of(context, &network, key)?;
+        // A damaged record must not stand in the way.
+        let ours = local_of(context, &network, key).ok().flatten();
         let retired = ours
             .as_ref()
             .is_some_and(|(_, _, record)| record.state() == State::Retired);
@@ -373,8 +386,10 @@ fn set_remote(
             );
             context.confirm(&why, key.client_id.as_str())?;
         }
-        work.set(key.id, operation).await?;
-        note(context, &network, key, operation == Operation::Enable)?;
+        work.set(key.id, &key.client_id, operation).await?;
+        if let Err(failure) = note(context, &network, key, operation == Operation::Enable) {
+            context.output.remark(failure.message());
+        }
         let mut entry = crate::store::Entry::new(now(), operation.as_str(), "done");
         entry.key = ours.map(|(name, ..)| name);
         entry.network = Some(format!("{network} {}", key.client_id));
@@ -449,9 +464,12 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
             } else if context.global.dry_run {
                 disabled.push(about);
             } else {
-                match work.set(key.id, Operation::Disable).await {
+                match work.set(key.id, &key.client_id, Operation::Disable).await {
                     Ok(()) => {
-                        note(context, &network, key, false)?;
+                        // Nothing here may come between two keys that are to be disabled.
+                        if let Err(failure) = note(context, &network, key, false) {
+                            context.output.remark(failure.message());
+                        }
                         disabled.push(about);
                     }
                     Err(error) => failed.push((about, Failure::from(error))),
@@ -472,12 +490,6 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
     }
     let not_reached: Vec<&Value> = failed.iter().map(|(about, _)| about).collect();
     let value = json!({"disabled": disabled, "spared": spared, "not_reached": not_reached, "dry_run": context.global.dry_run});
-    if let Some((_, failure)) = failed.into_iter().next() {
-        context
-            .output
-            .remark(format!("not reached: {}", json!(value.get("not_reached"))));
-        return Err(failure.hint("run \"derikey panic\" again: what is disabled stays so"));
-    }
     context.output.result(&value, || {
         let say = |list: &Vec<Value>, what: &str| {
             list.iter().fold(String::new(), |text, key| {
@@ -490,8 +502,17 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
                 format!("{text}{what}: {} {}\n", word("client_id"), word("label"))
             })
         };
-        say(&disabled, "disabled") + &say(&spared, "in use, left enabled")
-    })
+        let not_reached: Vec<Value> = failed.iter().map(|(about, _)| about.clone()).collect();
+        say(&disabled, "disabled")
+            + &say(&spared, "in use, left enabled")
+            + &say(&not_reached, "NOT REACHED")
+    })?;
+    match failed.into_iter().next() {
+        None => Ok(()),
+        Some((_, failure)) => {
+            Err(failure.hint("run \"derikey panic\" again: what is disabled stays so"))
+        }
+    }
 }
 
 /// Matches with `*` for any text and `?` for any one character.

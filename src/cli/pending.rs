@@ -29,8 +29,9 @@ pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
             }
         }
     }
-    if let Some(failure) = failed {
-        return Err(failure);
+    // On a failure standard output stays empty, unless something else was finished.
+    if let (Some(failure), true) = (&mut failed, resumed.is_empty()) {
+        return Err(std::mem::replace(failure, Failure::interrupted()));
     }
     let value = json!({"resumed": resumed});
     context.output.result(&value, || {
@@ -40,7 +41,8 @@ pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
         } else {
             texts.join("\n")
         }
-    })
+    })?;
+    failed.map_or(Ok(()), Err)
 }
 
 /// Finishes one operation, unless somebody else has in the meantime.

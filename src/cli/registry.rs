@@ -1,5 +1,7 @@
 //! Commands that register keys: provision, register, adopt, and what finishes them.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -308,6 +310,7 @@ async fn carry_out(
         desk,
         tell: Box::new(|event| tell(context, &event)),
         now,
+        seen: BTreeMap::new(),
     };
     let outcomes = work.register(intent, &signer).await?;
     Ok(Done {

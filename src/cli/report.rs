@@ -196,6 +196,8 @@ impl From<Error> for Failure {
             ),
             Error::NoSuchApiKey { .. } => Self::refused(message)
                 .hint("it may have been removed in the web form; \"derikey list --remote\" shows the account's keys"),
+            Error::ForeignId { .. } => Self::verification(message)
+                .hint("nothing was changed; is the administrator of the same account?"),
             Error::Hook { .. } => Self::unexpected(message).hint("mend the program and rotate again"),
             Error::SettingDiffers { .. } => {
                 Self::verification(message).hint("run \"derikey resume\" to send it once more, or look at the key in the web form")

@@ -33,17 +33,22 @@ pub(super) fn rotate(context: &Context, args: &Rotate) -> Result<(), Failure> {
         return rotate_all(context, args, &hook);
     };
     let name: KeyName = name.parse()?;
-    if let Some(value) = rotate_one(context, args, &name, &hook)? {
-        context.output.result(&value, || keys::lines(&value))?;
-    }
-    Ok(())
+    let value = rotate_one(context, args, &name, &hook)?;
+    context.output.result(&value, || keys::lines(&value))
 }
 
 fn rotate_all(context: &Context, args: &Rotate, hook: &[String]) -> Result<(), Failure> {
     let network = context.network()?;
     let (mut rotated, mut failed) = (Vec::new(), None);
     for name in context.store.names()? {
-        let record = context.store.record(&name)?;
+        let record = match context.store.record(&name) {
+            Ok(record) => record,
+            Err(error) => {
+                context.output.remark(format!("{name}: {error}"));
+                failed.get_or_insert(error.into());
+                continue;
+            }
+        };
         let here = record
             .registration
             .as_ref()
@@ -62,7 +67,7 @@ fn rotate_all(context: &Context, args: &Rotate, hook: &[String]) -> Result<(), F
             continue;
         }
         match rotate_one(context, args, &name, hook) {
-            Ok(value) => rotated.extend(value),
+            Ok(value) => rotated.push(value),
             Err(failure) => {
                 context
                     .output
@@ -70,9 +75,6 @@ fn rotate_all(context: &Context, args: &Rotate, hook: &[String]) -> Result<(), F
                 failed.get_or_insert(failure);
             }
         }
-    }
-    if let Some(failure) = failed {
-        return Err(failure);
     }
     let value = json!({"rotated": rotated});
     context.output.result(&value, || {
@@ -82,7 +84,8 @@ fn rotate_all(context: &Context, args: &Rotate, hook: &[String]) -> Result<(), F
         } else {
             texts.join("\n")
         }
-    })
+    })?;
+    failed.map_or(Ok(()), Err)
 }
 
 fn rotate_one(
@@ -90,9 +93,9 @@ fn rotate_one(
     args: &Rotate,
     name: &KeyName,
     hook: &[String],
-) -> Result<Option<Value>, Failure> {
+) -> Result<Value, Failure> {
     let record = context.store.record(name)?;
-    let (known, key_id) = registered(name, &record)?;
+    let (known, _) = registered(name, &record)?;
     context.check_network(name, &known.network)?;
     if context.global.dry_run {
         let steps = [
@@ -107,16 +110,18 @@ fn rotate_one(
             ),
             "would put it in use, and then disable the old key".into(),
         ];
-        keys::plan(context, &steps)?;
-        return Ok(None);
+        return Ok(json!({"dry_run": true, "name": name, "steps": steps}));
     }
     let _lock = context.lock(name)?;
     if let Some(intent) = context.store.intent(name)? {
         if intent.operation == Operation::Rotate && intent.stage < Stage::Switched {
-            return finish(context, intent, &args.sealing, &args.admin).map(Some);
+            return finish(context, intent, &args.sealing, &args.admin);
         }
         manage::refuse_pending(context, name)?;
     }
+    // Somebody else may have been at it while this waited.
+    let record = context.store.record(name)?;
+    let (known, key_id) = registered(name, &record)?;
     let from = context.store.current(name)?;
     let last = context
         .store
@@ -148,7 +153,7 @@ fn rotate_one(
         until: None,
         remove_old: args.remove_old,
     });
-    finish(context, intent, &args.sealing, &args.admin).map(Some)
+    finish(context, intent, &args.sealing, &args.admin)
 }
 
 fn registered<'a>(
@@ -307,7 +312,7 @@ async fn carry_out(
     let signer = OnceCell::new();
     let mut work = manage::work_of(context, &mut office);
     if !there {
-        work.desk.log_in().await?;
+        as_it_is_there(&mut work, context, &mut intent).await?;
         make_room(&mut work, context, &name).await?;
         context.store.announce(&intent)?;
     }
@@ -358,6 +363,35 @@ async fn carry_out(
         }),
     );
     Ok(value)
+}
+
+/// Takes over what the exchange has now: what was narrowed there is not widened again.
+async fn as_it_is_there(
+    work: &mut provision::Work<'_, crate::exchange::Https>,
+    context: &Context,
+    intent: &mut Intent,
+) -> Result<(), Failure> {
+    let Some(old) = &intent.succession else {
+        return Ok(());
+    };
+    let survey = work.survey().await?;
+    let Some(key) = survey
+        .by_client_id(&old.client_id)
+        .filter(|key| key.id == old.key_id)
+    else {
+        return Err(
+            Failure::refused(format!("the account has no key {}", old.client_id))
+                .hint("nothing was changed; is the administrator of the same account?"),
+        );
+    };
+    let there = provision::merge(key, &provision::Change::default(), intent.spec.algorithm);
+    for line in provision::differences_of(key, &intent.spec) {
+        context.output.remark(format!(
+            "what the exchange has is kept, not what is recorded here: {line}"
+        ));
+    }
+    intent.spec = there;
+    Ok(())
 }
 
 /// Clears generations away that were superseded by an earlier rotation.

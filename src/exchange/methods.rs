@@ -135,6 +135,8 @@ pub struct ApiKey {
     pub ip_whitelist: Vec<Whitelisted>,
     /// Its features.
     pub enabled_features: Vec<Feature>,
+    /// Whether the exchange said anything about features, which it often does not.
+    pub features_shown: bool,
     /// Milliseconds since the Unix epoch of its creation or last change; the documentation does
     /// not say which.
     pub timestamp: u64,
@@ -200,6 +202,7 @@ impl<'de> Deserialize<'de> for ApiKey {
                 .and_then(|pem| PublicKey::read(pem.as_bytes()).ok()),
             credential,
             ip_whitelist: readable(wire.ip_whitelist, Whitelisted::lenient),
+            features_shown: wire.enabled_features.is_some(),
             enabled_features: readable(wire.enabled_features, Feature::lenient),
             timestamp: wire.timestamp,
         })

@@ -2,14 +2,18 @@
 //!
 //! `edit_api_key` may reset whatever is left out, so nothing ever is (Deribit, edit_api_key).
 
-use super::{Work, register::unfinished, sorted};
+use super::{
+    Work,
+    register::{is_final, unfinished},
+    sorted,
+};
 use crate::{
     Error,
     exchange::{
         ApiKey, ClientId, DisableApiKey, EditApiKey, EnableApiKey, Feature, KeyId, ListApiKeys,
         RemoveApiKey, Scope, Transport, Whitelisted,
     },
-    store::{Intent, Operation, Specification},
+    store::{Intent, Issued, Operation, Specification},
 };
 
 /// What is to be different; what is not named stays.
@@ -122,7 +126,32 @@ impl<T: Transport> Work<'_, T> {
     /// # Errors
     /// Those of the exchange.
     pub async fn survey(&mut self) -> Result<Survey, Error> {
-        Ok(Survey(self.desk.call(&ListApiKeys {}).await?))
+        let keys = self.desk.call(&ListApiKeys {}).await?;
+        self.seen = keys
+            .iter()
+            .map(|key| (key.id, key.client_id.clone()))
+            .collect();
+        Ok(Survey(keys))
+    }
+
+    /// Tells whether the account has a key, by both of its names.
+    ///
+    /// Looks only if this run has not seen the id yet: a look can cost a one-time code.
+    ///
+    /// # Errors
+    /// [`Error::ForeignId`] where the id is another key's, and those of the exchange.
+    pub async fn has(&mut self, id: KeyId, client_id: &ClientId) -> Result<bool, Error> {
+        if !self.seen.contains_key(&id) {
+            self.survey().await?;
+        }
+        match self.seen.get(&id) {
+            None => Ok(false),
+            Some(theirs) if theirs == client_id => Ok(true),
+            Some(_) => Err(Error::ForeignId {
+                id,
+                ours: client_id.clone(),
+            }),
+        }
     }
 
     /// Carries out a change of a key in the keystore, whose intent is on disk.
@@ -134,6 +163,11 @@ impl<T: Transport> Work<'_, T> {
     pub async fn change(&mut self, intent: &Intent) -> Result<(), Error> {
         match self.carry_change(intent).await {
             Ok(()) => Ok(()),
+            // What is refused for good is not tried for ever; the key is as it was.
+            Err(error) if is_final(&error) || matches!(error, Error::NoSuchApiKey { .. }) => {
+                self.store.conclude(&intent.name)?;
+                Err(error)
+            }
             Err(source) => Err(unfinished(intent, source)),
         }
     }
@@ -144,8 +178,11 @@ impl<T: Transport> Work<'_, T> {
         };
         let mut record = self.store.record_of(&intent.name, intent.generation)?;
         match intent.operation {
-            Operation::Edit => self.edit(issued.key_id, &intent.spec).await?,
-            operation => self.set(issued.key_id, operation).await?,
+            Operation::Edit => self.edit(issued, &intent.spec).await?,
+            operation => {
+                self.set(issued.key_id, &issued.client_id, operation)
+                    .await?
+            }
         }
         if let Some(known) = &mut record.registration {
             match intent.operation {
@@ -168,11 +205,18 @@ impl<T: Transport> Work<'_, T> {
     }
 
     /// Resends all settings of a key with the changed ones among them, and looks again.
-    async fn edit(&mut self, id: KeyId, wish: &Specification) -> Result<(), Error> {
+    async fn edit(&mut self, issued: &Issued, wish: &Specification) -> Result<(), Error> {
+        let id = issued.key_id;
         let survey = self.survey().await?;
         let Some(key) = survey.by_id(id) else {
             return Err(Error::NoSuchApiKey { id });
         };
+        if key.client_id != issued.client_id {
+            return Err(Error::ForeignId {
+                id,
+                ours: issued.client_id.clone(),
+            });
+        }
         let enabled = key.enabled != Some(false);
         if differences_of(key, wish).is_empty() {
             return Ok(());
@@ -198,6 +242,13 @@ impl<T: Transport> Work<'_, T> {
         if sorted(&key.ip_whitelist) != sorted(&wish.whitelist) {
             return Err(Error::SettingDiffers { what: "whitelist" });
         }
+        if key.name != wish.label {
+            return Err(Error::SettingDiffers { what: "label" });
+        }
+        let missing = |feature| !key.enabled_features.contains(feature);
+        if key.features_shown && wish.features.iter().any(missing) {
+            return Err(Error::SettingDiffers { what: "features" });
+        }
         if key.enabled.is_some_and(|now| now != enabled) {
             return Err(Error::SettingDiffers { what: "enabled" });
         }
@@ -207,17 +258,34 @@ impl<T: Transport> Work<'_, T> {
     /// Enables, disables or removes a key.
     ///
     /// # Errors
-    /// Those of the exchange.
-    pub async fn set(&mut self, id: KeyId, operation: Operation) -> Result<(), Error> {
-        match operation {
-            Operation::Enable => self.desk.call(&EnableApiKey { id }).await.map(drop),
-            Operation::Disable => self.desk.call(&DisableApiKey { id }).await.map(drop),
+    /// [`Error::ForeignId`], [`Error::NoSuchApiKey`], [`Error::SettingDiffers`] where the exchange
+    /// says that it is not so, and those of the exchange.
+    pub async fn set(
+        &mut self,
+        id: KeyId,
+        client_id: &ClientId,
+        operation: Operation,
+    ) -> Result<(), Error> {
+        if !self.has(id, client_id).await? {
+            // An earlier attempt may have removed it, and a missing key cannot be removed.
+            return match operation {
+                Operation::Remove => Ok(()),
+                _ => Err(Error::NoSuchApiKey { id }),
+            };
+        }
+        let said = match operation {
+            Operation::Enable => self.desk.call(&EnableApiKey { id }).await?.enabled,
+            Operation::Disable => self.desk.call(&DisableApiKey { id }).await?.enabled,
             Operation::Remove => {
-                // An earlier attempt may have removed it, and a missing key cannot be removed.
-                if self.survey().await?.by_id(id).is_none() {
-                    return Ok(());
-                }
-                self.desk.call(&RemoveApiKey { id }).await.map(drop)
+                self.desk.call(&RemoveApiKey { id }).await?;
+                self.seen.remove(&id);
+                None
+            }
+            _ => None,
+        };
+        match said {
+            Some(enabled) if enabled != (operation == Operation::Enable) => {
+                Err(Error::SettingDiffers { what: "state" })
             }
             _ => Ok(()),
         }

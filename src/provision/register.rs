@@ -90,6 +90,7 @@ impl<T: Transport> Work<'_, T> {
                 let key = self.create(intent, &public, &first_scope).await?;
                 let issued = self.inspect(&key, &public, &intent.spec, &first_scope)?;
                 (self.tell)(Event::Registered(&key));
+                self.seen.insert(issued.key_id, issued.client_id.clone());
                 intent.issued = Some(issued.clone());
                 self.enter(intent, Stage::Registered)?;
                 self.write_record(intent, &issued, &first_scope, None)?;
@@ -211,6 +212,15 @@ impl<T: Transport> Work<'_, T> {
                 granted: key.max_scope.clone(),
             });
         }
+        let features = |list: &[exchange::Feature]| {
+            let mut words: Vec<String> = list.iter().map(ToString::to_string).collect();
+            words.sort_unstable();
+            words
+        };
+        // A feature can be a restriction.
+        if key.features_shown && features(&key.enabled_features) != features(&spec.features) {
+            return Err(Error::SettingDiffers { what: "features" });
+        }
         if key.name != spec.label {
             (self.tell)(Event::LabelDiffers(&key.name));
         }
@@ -324,7 +334,7 @@ pub(super) fn unfinished(intent: &Intent, source: Error) -> Error {
 }
 
 /// Tells whether the exchange said no for good, so that nothing can be there.
-fn is_final(error: &Error) -> bool {
+pub(super) fn is_final(error: &Error) -> bool {
     use exchange::Error as E;
     match error {
         Error::Exchange(E::Refused(refusal)) => !matches!(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Event, Operator, Outcomes, Work, register::unfinished};
 use crate::{
     Error,
-    exchange::{RemoveApiKey, Transport},
+    exchange::{Scope, Transport},
     signer::Signer,
     store::{Generation, Intent, Issued, Moment, Operation, Registration, Stage, Succession},
 };
@@ -43,9 +43,10 @@ impl<'a, T: Transport> Work<'a, T> {
             Ok(rotated) => Ok(rotated),
             Err(error @ Error::Hook { .. }) => Err(error),
             Err(error)
-                if self
-                    .is_refused_for_good(&intent, asked_before, signer, &error)
-                    .await =>
+                if intent.operation == Operation::Rotate
+                    && self
+                        .is_refused_for_good(&intent, asked_before, signer, &error)
+                        .await =>
             {
                 self.drop_generation(&intent)?;
                 Err(error)
@@ -60,11 +61,13 @@ impl<'a, T: Transport> Work<'a, T> {
         signer: &'a dyn Signer,
         hook: &mut Hook<'_>,
     ) -> Result<Rotated, Error> {
+        let mut granted = None;
         if intent.stage < Stage::Proven {
             if intent.operation == Operation::Rollback {
-                self.revive(intent, signer).await?;
+                granted = self.revive(intent, signer).await?;
             } else {
-                let (issued, _) = self.establish(intent, signer).await?;
+                let (issued, proven) = self.establish(intent, signer).await?;
+                granted = proven.map(|proven| proven.granted);
                 let now = Some((self.now)());
                 self.write_record(intent, &issued, &intent.spec.scope, now)?;
             }
@@ -74,6 +77,13 @@ impl<'a, T: Transport> Work<'a, T> {
         else {
             return Err(Error::SettingDiffers { what: "journal" });
         };
+        // A hook that failed before may have had the key taken back already.
+        if intent.stage <= Stage::Deployed && !self.has(issued.key_id, &issued.client_id).await? {
+            self.drop_generation(intent)?;
+            return Err(Error::Hook {
+                problem: "failed before".into(),
+            });
+        }
         if intent.stage == Stage::Proven {
             if let Err(problem) = hook(intent, &issued) {
                 self.undo(intent, &issued).await?;
@@ -93,7 +103,7 @@ impl<'a, T: Transport> Work<'a, T> {
         if intent.stage == Stage::Switched {
             self.retire(intent, &succession, true)?;
             if let Some(until) = until.filter(|until| (self.now)() < *until) {
-                return Ok(Rotated::Waiting(self.outcomes(intent)?, until));
+                return Ok(Rotated::Waiting(self.outcomes(intent, granted)?, until));
             }
             self.close(&succession, &issued, signer, Operation::Disable)
                 .await?;
@@ -113,7 +123,7 @@ impl<'a, T: Transport> Work<'a, T> {
                     .discard_generation(&intent.name, succession.from, (self.now)())?;
             }
         }
-        let outcomes = self.outcomes(intent)?;
+        let outcomes = self.outcomes(intent, granted)?;
         self.store.conclude(&intent.name)?;
         Ok(Rotated::Done(outcomes))
     }
@@ -132,38 +142,56 @@ impl<'a, T: Transport> Work<'a, T> {
                 signer,
             });
         }
-        self.set(old.key_id, operation).await
+        self.set(old.key_id, &old.client_id, operation).await
     }
 
     /// Lets the earlier key log in again and proves it.
-    async fn revive(&mut self, intent: &mut Intent, signer: &dyn Signer) -> Result<(), Error> {
+    async fn revive(
+        &mut self,
+        intent: &mut Intent,
+        signer: &dyn Signer,
+    ) -> Result<Option<Scope>, Error> {
         let Some(issued) = intent.issued.clone() else {
             return Err(Error::SettingDiffers { what: "journal" });
         };
-        self.set(issued.key_id, Operation::Enable).await?;
+        self.set(issued.key_id, &issued.client_id, Operation::Enable)
+            .await?;
         let scope = intent.spec.scope.clone();
-        match self.prove(&issued.client_id, signer, &scope).await {
-            Ok(proven) => (self.tell)(Event::Proven(proven.granted())),
+        let granted = match self.prove(&issued.client_id, signer, &scope).await {
+            Ok(proven) => {
+                (self.tell)(Event::Proven(proven.granted()));
+                Some(proven.granted)
+            }
             // It has logged in before; this host need not be on its whitelist.
             Err(Error::Exchange(error))
                 if error.is_credentials() && !intent.spec.whitelist.is_empty() =>
             {
                 (self.tell)(Event::NotFromHere);
+                None
             }
             Err(error) => return Err(error),
-        }
+        };
         let now = Some((self.now)());
         self.write_record(intent, &issued, &scope, now)?;
-        Ok(())
+        Ok(granted)
     }
 
     /// Takes back a new key that nobody uses yet; the old one was never touched.
     async fn undo(&mut self, intent: &Intent, issued: &Issued) -> Result<(), Error> {
         if intent.operation == Operation::Rollback {
-            self.set(issued.key_id, Operation::Disable).await?;
+            self.set(issued.key_id, &issued.client_id, Operation::Disable)
+                .await?;
+            let mut record = self.store.record_of(&intent.name, intent.generation)?;
+            if let Some(known) = &mut record.registration {
+                known.enabled = false;
+                known.retired = Some((self.now)());
+            }
+            self.store
+                .write_record(&intent.name, intent.generation, &record)?;
             return Ok(self.store.conclude(&intent.name)?);
         }
-        self.set(issued.key_id, Operation::Remove).await?;
+        self.set(issued.key_id, &issued.client_id, Operation::Remove)
+            .await?;
         self.drop_generation(intent)
     }
 
@@ -189,12 +217,11 @@ impl<'a, T: Transport> Work<'a, T> {
         Ok(self.store.write_record(&intent.name, old.from, &record)?)
     }
 
-    fn outcomes(&self, intent: &Intent) -> Result<Outcomes, Error> {
+    fn outcomes(&self, intent: &Intent, granted: Option<Scope>) -> Result<Outcomes, Error> {
         let record = self.store.record_of(&intent.name, intent.generation)?;
         let registration = record
             .registration
             .ok_or(Error::SettingDiffers { what: "journal" })?;
-        let granted = Some(registration.scope.clone());
         Ok(Outcomes {
             registration,
             granted,
@@ -212,10 +239,8 @@ impl<'a, T: Transport> Work<'a, T> {
         generation: Generation,
         known: &Registration,
     ) -> Result<(), Error> {
-        if let Some(id) = known.key_id
-            && self.survey().await?.by_id(id).is_some()
-        {
-            self.desk.call(&RemoveApiKey { id }).await?;
+        if let Some(id) = known.key_id {
+            self.set(id, &known.client_id, Operation::Remove).await?;
         }
         self.store
             .discard_generation(name, generation, (self.now)())?;
