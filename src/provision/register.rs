@@ -324,7 +324,7 @@ pub(super) fn unfinished(intent: &Intent, source: Error) -> Error {
 }
 
 /// Tells whether the exchange said no for good, so that nothing can be there.
-fn is_final(error: &Error) -> bool {
+pub(super) fn is_final(error: &Error) -> bool {
     use exchange::Error as E;
     match error {
         Error::Exchange(E::Refused(refusal)) => !matches!(
@@ -339,6 +339,6 @@ fn is_final(error: &Error) -> bool {
 }
 
 /// Tells whether a refusal carries a code that does not say whether anything was carried out.
-fn says_nothing(error: &Error) -> bool {
+pub(super) fn says_nothing(error: &Error) -> bool {
     matches!(error, Error::Exchange(exchange::Error::Refused(refusal)) if refusal.kind() == Kind::Other)
 }
