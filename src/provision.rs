@@ -23,7 +23,7 @@ mod desk;
 mod register;
 mod rotate;
 
-pub use change::{Change, Survey, differences_of, merge};
+pub use change::{Attempt, Change, Survey, differences_of, merge};
 pub use desk::{Desk, Operator, log_in};
 pub use rotate::{Hook, Rotated};
 

@@ -235,8 +235,10 @@ async fn reach(
         return Ok(());
     }
     let mut office = Office::open(context, network, &args.admin, &args.passphrase).await?;
-    let survey = manage::work_of(context, &mut office).survey().await?;
-    for row in remote::compare(context, network, &survey)? {
+    let mut work = manage::work_of(context, &mut office);
+    let survey = work.survey().await?;
+    let operator = work.desk.operator().client_id().clone();
+    for row in remote::compare(context, network, &survey, &operator)? {
         let Some(name) = row.get("name").and_then(Value::as_str) else {
             continue;
         };

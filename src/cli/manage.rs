@@ -14,7 +14,7 @@ use super::{
 use crate::{
     exchange::{ApiKey, ClientId, Https, KeyId, Network},
     key::KeyName,
-    provision::{self, Change, Survey, Work, differences_of},
+    provision::{self, Attempt, Change, Survey, Work, differences_of},
     store::{
         Generation, Intent, Issued, Operation, Record, Registration, Specification, Stage, State,
     },
@@ -73,7 +73,10 @@ pub(super) fn edit(context: &Context, args: &Edit) -> Result<(), Failure> {
             wish,
         );
         context.store.announce(&intent)?;
-        let result = work.change(&intent).await.map_err(Failure::from);
+        let result = work
+            .change(&intent, Attempt::First)
+            .await
+            .map_err(Failure::from);
         audit(context, &intent, &known.network, &result)?;
         result.map(|()| Some(intent))
     })?;
@@ -221,7 +224,9 @@ pub(super) fn finish(
     let result = runtime()?.block_on(async {
         let mut office = Office::open(context, &network, admin, passphrase).await?;
         let mut work = work_of(context, &mut office);
-        work.change(&intent).await.map_err(Failure::from)
+        work.change(&intent, Attempt::Again)
+            .await
+            .map_err(Failure::from)
     });
     audit(context, &intent, &network, &result)?;
     result?;
@@ -280,11 +285,36 @@ impl Named {
 pub(super) fn set(context: &Context, args: &Target, operation: Operation) -> Result<(), Failure> {
     match Named::parse(&args.target)? {
         Named::Key(name) => set_named(context, args, operation, &name),
-        Named::Id(id) => set_remote(context, args, operation, &|survey| survey.by_id(id)),
-        Named::Client(id) => {
-            set_remote(context, args, operation, &|survey| survey.by_client_id(&id))
+        Named::Id(id) => match in_use(context, |known| known.key_id == Some(id))? {
+            Some(name) => set_named(context, args, operation, &name),
+            None => set_remote(context, args, operation, &|survey| survey.by_id(id)),
+        },
+        Named::Client(id) => match in_use(context, |known| known.client_id == id)? {
+            Some(name) => set_named(context, args, operation, &name),
+            None => set_remote(context, args, operation, &|survey| survey.by_client_id(&id)),
+        },
+    }
+}
+
+/// Finds the key here, by its name, that goes by an id on the network that is meant: however it
+/// is named, it is locked, journalled and recorded the same way.
+fn in_use(
+    context: &Context,
+    is_it: impl Fn(&Registration) -> bool,
+) -> Result<Option<KeyName>, Failure> {
+    let network = context.network()?;
+    for name in context.store.names()? {
+        // A record that cannot be read is nobody's reason not to disable another key.
+        let registration = context
+            .store
+            .record(&name)
+            .ok()
+            .and_then(|r| r.registration);
+        if registration.is_some_and(|known| known.network == network && is_it(&known)) {
+            return Ok(Some(name));
         }
     }
+    Ok(None)
 }
 
 fn set_named(
@@ -311,13 +341,6 @@ fn set_named(
             )],
         );
     }
-    let retired = known.retired.is_some();
-    if operation == Operation::Remove && known.enabled && !retired {
-        context.confirm(
-            &format!("{name} is enabled, and removing it cannot be undone"),
-            name.as_str(),
-        )?;
-    }
     let intent = runtime()?.block_on(async {
         let mut office =
             Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
@@ -326,6 +349,11 @@ fn set_named(
         let key = find(&survey, known)?;
         if operation != Operation::Enable && !args.lock_out.i_will_lock_myself_out {
             refuse_lock_out(&survey, key, work.desk.operator().client_id())?;
+        }
+        // What counts is whether it works there, not whether it is thought to.
+        if operation == Operation::Remove && key.enabled != Some(false) {
+            let why = format!("{name} is enabled, and removing it cannot be undone");
+            context.confirm(&why, name.as_str())?;
         }
         let wish = provision::merge(key, &Change::default(), record.algorithm);
         let intent = intend(
@@ -337,7 +365,10 @@ fn set_named(
             wish,
         );
         context.store.announce(&intent)?;
-        let result = work.change(&intent).await.map_err(Failure::from);
+        let result = work
+            .change(&intent, Attempt::First)
+            .await
+            .map_err(Failure::from);
         audit(context, &intent, &known.network, &result)?;
         result.map(|()| intent)
     })?;
@@ -414,7 +445,10 @@ fn local_of(
 ) -> Result<Option<(KeyName, Generation, Record)>, Failure> {
     for name in context.store.names()? {
         for generation in context.store.generations(&name)? {
-            let record = context.store.record_of(&name, generation)?;
+            // A record that cannot be read is nobody's reason not to disable another key.
+            let Ok(record) = context.store.record_of(&name, generation) else {
+                continue;
+            };
             let is_it = |known: &Registration| {
                 known.client_id == key.client_id && known.network == *network
             };
@@ -466,9 +500,12 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
             } else {
                 match work.set(key.id, &key.client_id, Operation::Disable).await {
                     Ok(()) => {
-                        // Nothing here may come between two keys that are to be disabled.
+                        // The next key matters more than the record of this one.
                         if let Err(failure) = note(context, &network, key, false) {
-                            context.output.remark(failure.message());
+                            let id = &key.client_id;
+                            context
+                                .output
+                                .remark(format!("{id}: {}", failure.message()));
                         }
                         disabled.push(about);
                     }
@@ -488,6 +525,13 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
         entry.network = Some(format!("{network} {pattern}"));
         context.store.audit(entry)?;
     }
+    let names: Vec<String> = failed
+        .iter()
+        .map(|(about, _)| {
+            let word = |field: &str| about.get(field).and_then(Value::as_str).unwrap_or("-");
+            format!("{} ({})", word("client_id"), word("label"))
+        })
+        .collect();
     let not_reached: Vec<&Value> = failed.iter().map(|(about, _)| about).collect();
     let value = json!({"disabled": disabled, "spared": spared, "not_reached": not_reached, "dry_run": context.global.dry_run});
     context.output.result(&value, || {
@@ -509,9 +553,9 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
     })?;
     match failed.into_iter().next() {
         None => Ok(()),
-        Some((_, failure)) => {
-            Err(failure.hint("run \"derikey panic\" again: what is disabled stays so"))
-        }
+        Some((_, failure)) => Err(failure
+            .about(&format!("not reached: {}", names.join(", ")))
+            .hint("run \"derikey panic\" again: what is disabled stays so")),
     }
 }
 

@@ -12,8 +12,8 @@ use super::{
     report::Failure,
 };
 use crate::{
-    exchange::{ApiKey, Credential, Network},
-    key::KeyName,
+    exchange::{ApiKey, ClientId, Credential, Network},
+    key::{Fingerprint, KeyName},
     provision::{self, Survey},
     store::{Record, State},
 };
@@ -28,12 +28,13 @@ struct Local {
 
 pub(super) fn list(context: &Context, args: &List) -> Result<(), Failure> {
     let network = context.network()?;
-    let survey = runtime()?.block_on(async {
+    let (survey, operator) = runtime()?.block_on(async {
         let mut office = Office::open(context, &network, &args.admin, &args.passphrase).await?;
         let mut work = manage::work_of(context, &mut office);
-        Ok::<_, Failure>(work.survey().await?)
+        let survey = work.survey().await?;
+        Ok::<_, Failure>((survey, work.desk.operator().client_id().clone()))
     })?;
-    let rows = compare(context, &network, &survey)?;
+    let rows = compare(context, &network, &survey, &operator)?;
     let findings = rows.iter().filter(|row| is_finding(row)).count();
     let value = json!({"keys": rows, "findings": findings});
     context.output.result(&value, || table(&rows))?;
@@ -56,6 +57,7 @@ pub(super) fn compare(
     context: &Context,
     network: &Network,
     survey: &Survey,
+    operator: &ClientId,
 ) -> Result<Vec<Value>, Failure> {
     let locals = locals(context, network)?;
     let mut rows: Vec<Value> = survey
@@ -63,7 +65,7 @@ pub(super) fn compare(
         .iter()
         .map(|key| {
             let local = locals.iter().find(|local| key.is(&local.public));
-            row(key, local)
+            row(key, local, operator)
         })
         .collect();
     for local in &locals {
@@ -108,8 +110,11 @@ fn locals(context: &Context, network: &Network) -> Result<Vec<Local>, Failure> {
     Ok(locals)
 }
 
-fn row(key: &ApiKey, local: Option<&Local>) -> Value {
-    let symmetric = matches!(key.credential, Credential::Secret(_)) || key.public_key.is_none();
+fn row(key: &ApiKey, local: Option<&Local>, operator: &ClientId) -> Value {
+    let symmetric = is_symmetric(key);
+    let in_use = key.client_id == *operator;
+    // There is no private half of a shared secret to miss, and whoever asks has the key in use.
+    let orphan = local.is_none() && !symmetric && !in_use;
     let made = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(key.timestamp);
     let age = SystemTime::now()
         .duration_since(made)
@@ -128,9 +133,19 @@ fn row(key: &ApiKey, local: Option<&Local>) -> Value {
         "enabled_features": key.enabled_features,
         "enabled": key.enabled,
         "age_days": age,
-        "orphan": if local.is_none() { Some("remote") } else { None },
+        "in_use": in_use,
+        "orphan": orphan.then_some("remote"),
         "drift": local.map_or_else(Vec::new, |local| drift(key, local)),
     })
+}
+
+/// Tells whether a key is a shared secret; a fingerprint without a public key is none.
+fn is_symmetric(key: &ApiKey) -> bool {
+    match (&key.public_key, &key.credential) {
+        (Some(_), _) | (None, Credential::Fingerprint(_)) => false,
+        (None, Credential::Secret(shown)) => shown.expose().parse::<Fingerprint>().is_err(),
+        (None, Credential::Withheld) => true,
+    }
 }
 
 /// Says how a key is not what is recorded of it.
@@ -175,6 +190,9 @@ fn table(rows: &[Value]) -> String {
             _ => "-".into(),
         };
         let mut remarks: Vec<String> = Vec::new();
+        if row["in_use"] == true {
+            remarks.push("in use".into());
+        }
         if let Some(orphan) = row["orphan"].as_str() {
             remarks.push(if orphan == "remote" {
                 "not here".into()

@@ -72,6 +72,12 @@ impl Failure {
         self
     }
 
+    /// Says in front of the cause what it happened to.
+    pub(super) fn about(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     pub(super) fn message(&self) -> &str {
         &self.message
     }

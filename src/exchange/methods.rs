@@ -267,7 +267,8 @@ pub struct EditApiKey<'a> {
     pub id: KeyId,
     /// Its rights.
     pub max_scope: &'a Scope,
-    /// Its label.
+    /// Its label; one that is empty can be had only by leaving it out.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub name: &'a str,
     /// Whether it may log in.
     pub enabled: bool,

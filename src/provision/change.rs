@@ -4,14 +4,14 @@
 
 use super::{
     Work,
-    register::{is_final, unfinished},
+    register::{is_final, says_nothing, unfinished},
     sorted,
 };
 use crate::{
     Error,
     exchange::{
-        ApiKey, ClientId, DisableApiKey, EditApiKey, EnableApiKey, Feature, KeyId, ListApiKeys,
-        RemoveApiKey, Scope, Transport, Whitelisted,
+        self, ApiKey, ClientId, DisableApiKey, EditApiKey, EnableApiKey, Feature, KeyId,
+        ListApiKeys, RemoveApiKey, Scope, Transport, Whitelisted,
     },
     store::{Intent, Issued, Operation, Specification},
 };
@@ -120,6 +120,47 @@ impl Survey {
     }
 }
 
+/// Why a change did not come to its end.
+enum Stopped {
+    /// The exchange said no to it for good.
+    Refused(Error),
+    /// It may have been carried out, or still can be.
+    Midway(Error),
+}
+
+impl<E: Into<Error>> From<E> for Stopped {
+    fn from(error: E) -> Self {
+        Self::Midway(error.into())
+    }
+}
+
+/// Sorts what came back from the one call that changes something.
+///
+/// After an earlier attempt only a key that is gone settles it: this operator may be refused
+/// what another one has had done.
+fn stopped(error: Error, attempt: Attempt) -> Stopped {
+    let gone = matches!(&error, Error::Exchange(exchange::Error::Refused(refusal))
+        if refusal.code == NOT_FOUND);
+    let refused = is_final(&error) && !says_nothing(&error);
+    if gone || (refused && attempt == Attempt::First) {
+        Stopped::Refused(error)
+    } else {
+        Stopped::Midway(error)
+    }
+}
+
+/// `not_found`: the account has no such key (Deribit, error codes).
+const NOT_FOUND: i64 = 13020;
+
+/// Whether a change was asked for before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Attempt {
+    /// It was not: what is refused is not carried out.
+    First,
+    /// It was, and may have been carried out.
+    Again,
+}
+
 impl<T: Transport> Work<'_, T> {
     /// Returns the account's keys.
     ///
@@ -160,29 +201,29 @@ impl<T: Transport> Work<'_, T> {
     ///
     /// # Errors
     /// [`Error::Unfinished`] with the cause.
-    pub async fn change(&mut self, intent: &Intent) -> Result<(), Error> {
-        match self.carry_change(intent).await {
+    pub async fn change(&mut self, intent: &Intent, attempt: Attempt) -> Result<(), Error> {
+        match self.carry_change(intent, attempt).await {
             Ok(()) => Ok(()),
-            // What is refused for good is not tried for ever; the key is as it was.
-            Err(error) if is_final(&error) || matches!(error, Error::NoSuchApiKey { .. }) => {
+            Err(Stopped::Refused(source)) => {
+                // It is not carried out and never will be: it must not stand in the way for ever.
                 self.store.conclude(&intent.name)?;
-                Err(error)
+                Err(source)
             }
-            Err(source) => Err(unfinished(intent, source)),
+            Err(Stopped::Midway(source)) => Err(unfinished(intent, source)),
         }
     }
 
-    async fn carry_change(&mut self, intent: &Intent) -> Result<(), Error> {
+    async fn carry_change(&mut self, intent: &Intent, attempt: Attempt) -> Result<(), Stopped> {
         let Some(issued) = &intent.issued else {
             return Ok(self.store.conclude(&intent.name)?);
         };
         let mut record = self.store.record_of(&intent.name, intent.generation)?;
         match intent.operation {
             Operation::Edit => self.edit(issued, &intent.spec).await?,
-            operation => {
-                self.set(issued.key_id, &issued.client_id, operation)
-                    .await?
-            }
+            operation => self
+                .set(issued.key_id, &issued.client_id, operation)
+                .await
+                .map_err(|error| stopped(error, attempt))?,
         }
         if let Some(known) = &mut record.registration {
             match intent.operation {
@@ -205,17 +246,18 @@ impl<T: Transport> Work<'_, T> {
     }
 
     /// Resends all settings of a key with the changed ones among them, and looks again.
-    async fn edit(&mut self, issued: &Issued, wish: &Specification) -> Result<(), Error> {
+    async fn edit(&mut self, issued: &Issued, wish: &Specification) -> Result<(), Stopped> {
         let id = issued.key_id;
         let survey = self.survey().await?;
         let Some(key) = survey.by_id(id) else {
-            return Err(Error::NoSuchApiKey { id });
+            return Err(Stopped::Refused(Error::NoSuchApiKey { id }));
         };
         if key.client_id != issued.client_id {
             return Err(Error::ForeignId {
                 id,
                 ours: issued.client_id.clone(),
-            });
+            }
+            .into());
         }
         let enabled = key.enabled != Some(false);
         if differences_of(key, wish).is_empty() {
@@ -230,27 +272,33 @@ impl<T: Transport> Work<'_, T> {
                 enabled_features: &wish.features,
                 ip_whitelist: &wish.whitelist,
             })
-            .await?;
+            .await
+            // The account was looked at before: no earlier attempt has done it.
+            .map_err(|error| stopped(error, Attempt::First))?;
         let survey = self.survey().await?;
         let key = survey.by_id(id).ok_or(Error::NoSuchApiKey { id })?;
         if key.max_scope != wish.scope {
             return Err(Error::ScopeDiffers {
                 asked: wish.scope.clone(),
                 granted: key.max_scope.clone(),
-            });
+            }
+            .into());
         }
         if sorted(&key.ip_whitelist) != sorted(&wish.whitelist) {
-            return Err(Error::SettingDiffers { what: "whitelist" });
+            return Err(Error::SettingDiffers { what: "whitelist" }.into());
         }
         if key.name != wish.label {
-            return Err(Error::SettingDiffers { what: "label" });
-        }
-        let missing = |feature| !key.enabled_features.contains(feature);
-        if key.features_shown && wish.features.iter().any(missing) {
-            return Err(Error::SettingDiffers { what: "features" });
+            return Err(Error::SettingDiffers { what: "label" }.into());
         }
         if key.enabled.is_some_and(|now| now != enabled) {
-            return Err(Error::SettingDiffers { what: "enabled" });
+            return Err(Error::SettingDiffers { what: "enabled" }.into());
+        }
+        let missing = |feature| !key.enabled_features.contains(feature);
+        if key.features_shown
+            && (key.enabled_features.len() != wish.features.len()
+                || wish.features.iter().any(missing))
+        {
+            return Err(Error::SettingDiffers { what: "features" }.into());
         }
         Ok(())
     }

@@ -349,6 +349,6 @@ pub(super) fn is_final(error: &Error) -> bool {
 }
 
 /// Tells whether a refusal carries a code that does not say whether anything was carried out.
-fn says_nothing(error: &Error) -> bool {
+pub(super) fn says_nothing(error: &Error) -> bool {
     matches!(error, Error::Exchange(exchange::Error::Refused(refusal)) if refusal.kind() == Kind::Other)
 }
