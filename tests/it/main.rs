@@ -19,6 +19,7 @@ mod interop;
 mod kills;
 mod leaks;
 mod raw;
+mod rotation;
 mod scene;
 mod second_factor;
 mod store_files;
