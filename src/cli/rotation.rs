@@ -147,6 +147,7 @@ fn rotate_one(
         grace: args.grace.map_or(0, |grace| grace.as_secs()),
         until: None,
         remove_old: args.remove_old,
+        taken_back: false,
     });
     finish(context, intent, &args.sealing, &args.admin).map(Some)
 }
@@ -253,6 +254,7 @@ fn back(context: &Context, name: &KeyName, hook: Vec<String>) -> Result<Intent, 
         grace: 0,
         until: None,
         remove_old: false,
+        taken_back: false,
     });
     Ok(intent)
 }
