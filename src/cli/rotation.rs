@@ -17,6 +17,7 @@ use super::{
     report::Failure,
 };
 use crate::{
+    exchange::Network,
     key::KeyName,
     provision::{self, Rotated},
     signer::LocalSigner,
@@ -43,25 +44,14 @@ fn rotate_all(context: &Context, args: &Rotate, hook: &[String]) -> Result<(), F
     let network = context.network()?;
     let (mut rotated, mut failed) = (Vec::new(), None);
     for name in context.store.names()? {
-        let record = context.store.record(&name)?;
-        let here = record
-            .registration
-            .as_ref()
-            .is_some_and(|known| known.network == network);
-        let age = SystemTime::now()
-            .duration_since(record.created.0)
-            .unwrap_or_default();
-        // The administrator's own key is rotated by name, when somebody looks.
-        let admin = args
-            .admin
-            .admin
-            .as_deref()
-            .or(context.config.admin.as_deref())
-            == Some(name.as_str());
-        if !here || admin || args.older_than.is_some_and(|limit| age <= limit) {
-            continue;
-        }
-        match rotate_one(context, args, &name, hook) {
+        let one = is_due(context, args, &network, &name).and_then(|due| {
+            if due {
+                rotate_one(context, args, &name, hook)
+            } else {
+                Ok(None)
+            }
+        });
+        match one {
             Ok(value) => rotated.extend(value),
             Err(failure) => {
                 context
@@ -83,6 +73,31 @@ fn rotate_all(context: &Context, args: &Rotate, hook: &[String]) -> Result<(), F
             texts.join("\n")
         }
     })
+}
+
+/// Tells whether `rotate --all` means a key.
+fn is_due(
+    context: &Context,
+    args: &Rotate,
+    network: &Network,
+    name: &KeyName,
+) -> Result<bool, Failure> {
+    let record = context.store.record(name)?;
+    let here = record
+        .registration
+        .as_ref()
+        .is_some_and(|known| known.network == *network);
+    let age = SystemTime::now()
+        .duration_since(record.created.0)
+        .unwrap_or_default();
+    // The administrator's own key is rotated by name, when somebody looks.
+    let admin = args
+        .admin
+        .admin
+        .as_deref()
+        .or(context.config.admin.as_deref())
+        == Some(name.as_str());
+    Ok(here && !admin && args.older_than.is_none_or(|limit| age > limit))
 }
 
 fn rotate_one(
