@@ -8,16 +8,30 @@ COMMAND is any command that works on one key at an exchange, such as
 
     scripts/kill-sweep.py -- provision bot --scope trade:read --ip 127.0.0.1
     scripts/kill-sweep.py --before 'generate bot' -- register bot --scope trade:read
+    scripts/kill-sweep.py --before 'provision bot --scope trade:read' -- rotate bot
+    scripts/kill-sweep.py --before 'provision bot --scope trade:read' -- remove bot --yes
 
 Each point has a keystore and an exchange of its own. `--before` commands run first, unharmed;
 the flags that name the exchange, its administrator and the passphrase are added to all commands
-that take them. After the kill:
+that take them. After the kill
+of a command that registers a key:
 
   - no private key lies in clear anywhere (invariant 4),
   - an exchange that has the key is matched by a journal entry or an active key (invariant 7),
   - `resume` ends with 0; where nothing had been announced, the command itself does (invariant 5),
   - then there is exactly one key at the exchange, its private half is ours, and it logs in
     (invariants 1 and 2),
+  - `status` is empty, a second `resume` has nothing to do, every line of audit.jsonl is chained.
+
+After the kill of any other command, which works on keys that `--before` registered:
+
+  - no private key lies in clear anywhere (invariant 4),
+  - the key logs in, before `resume` as well as after it (invariant 3); not asked of `remove`,
+  - `resume` ends with 0; where it had nothing to do, the command itself does (invariant 5),
+  - every asymmetric key at the exchange has its private half in the keystore (invariant 1), at
+    most one of a label is enabled (invariant 2), and scope, whitelist, label, features and state
+    of all are what a run without a kill makes of them,
+  - the records say of each key whether it is enabled, as the exchange does (invariant 7),
   - `status` is empty, a second `resume` has nothing to do, every line of audit.jsonl is chained.
 
 Needs strace. Prints the points tried and failed; exits 1 if one failed. Standard library only.
@@ -39,6 +53,7 @@ SECRET = "correct horse battery staple"
 ADMIN = {"provision", "register", "resume", "rotate", "rollback", "edit", "disable", "enable", "remove"}
 PLACE = ADMIN | {"adopt", "auth"}
 SEALED = PLACE | {"generate", "import"}
+REGISTERING = {"provision", "register"}
 
 
 class Failed(Exception):
@@ -153,7 +168,66 @@ def chained(stage):
         prev = hashlib.sha256(line).hexdigest()
 
 
-def recovers(stage, command):
+def at_rest(stage):
+    expect(json.loads(stage.run(["status"]).stdout)["pending"] == [], "something is still under way")
+    idle = stage.run(["resume"])
+    expect(idle.returncode == 0 and json.loads(idle.stdout)["resumed"] == [], f"resume again: {idle.stdout}{idle.stderr}")
+    chained(stage)
+
+
+def logs_in(stage, name, when):
+    login = stage.run(["auth", name])
+    expect(login.returncode == 0, f"auth {when}: {login.returncode} {login.stderr}")
+
+
+def body_of(pem):
+    return "".join(pem.split("-----")[2].split())
+
+
+def picture(keys):
+    """What an account comes to, whatever its keys are called."""
+    fields = ("name", "enabled", "max_scope", "ip_whitelist", "enabled_features")
+    return sorted(json.dumps([key.get(field) for field in fields]) for key in keys)
+
+
+def halves(stage):
+    """The generations in the keystore that have a private half: public half, and the record."""
+    found = {}
+    for where, _, names in os.walk(os.path.join(stage.home, "keys")):
+        if {"private.pem", "public.pem", "key.toml"} <= set(names):
+            with open(os.path.join(where, "public.pem")) as public, open(os.path.join(where, "key.toml")) as record:
+                found[body_of(public.read())] = record.read()
+    return found
+
+
+def changes(stage, command, unharmed):
+    name = command[1]
+    no_plaintext(stage)
+    gone = command[0] == "remove"
+    if not gone:
+        logs_in(stage, name, "after the kill")
+    resumed = stage.run(["resume"])
+    expect(resumed.returncode == 0, f"resume: {resumed.returncode} {resumed.stderr}")
+    idle = json.loads(resumed.stdout)["resumed"] == []
+    if idle and not (gone and stage.public(name) is None):
+        again = stage.run(command)
+        expect(again.returncode == 0, f"again: {again.returncode} {again.stderr}")
+    no_plaintext(stage)
+    keys, ours = stage.account(), halves(stage)
+    for key in keys:
+        record = ours.get(body_of(key["public_key"]))
+        expect(record is not None, f"no private half of {key['client_id']}")
+        said = "enabled = true" in record
+        expect(said == key["enabled"], f"enabled is {key['enabled']} at the exchange, {said} in the record")
+    enabled = [key["name"] for key in keys if key["enabled"]]
+    expect(len(enabled) == len(set(enabled)), f"enabled: {enabled}")
+    expect(picture(keys) == unharmed, f"{picture(keys)} instead of {unharmed}")
+    if not gone:
+        logs_in(stage, name, "in the end")
+    at_rest(stage)
+
+
+def registers(stage, command):
     name = command[1]
     no_plaintext(stage)
     there = stage.account()
@@ -173,10 +247,14 @@ def recovers(stage, command):
     expect(theirs == ours, "the exchange has another key than we have")
     login = stage.run(["auth", name])
     expect(login.returncode == 0, f"auth: {login.returncode} {login.stderr}")
-    expect(json.loads(stage.run(["status"]).stdout)["pending"] == [], "something is still under way")
-    idle = stage.run(["resume"])
-    expect(idle.returncode == 0 and json.loads(idle.stdout)["resumed"] == [], f"resume again: {idle.stdout}{idle.stderr}")
-    chained(stage)
+    at_rest(stage)
+
+
+def recovers(stage, command, unharmed):
+    if command[0] in REGISTERING:
+        registers(stage, command)
+    else:
+        changes(stage, command, unharmed)
 
 
 def prepare(stage, before):
@@ -186,7 +264,8 @@ def prepare(stage, before):
 
 
 def count(options, command):
-    """Returns how often the command makes each system call when nothing goes wrong."""
+    """Returns how often the command makes each system call when nothing goes wrong, and what the
+    account comes to."""
     with tempfile.TemporaryDirectory() as directory, Stage(options.derikey, directory) as stage:
         prepare(stage, options.before)
         log = os.path.join(directory, "strace.log")
@@ -200,7 +279,7 @@ def count(options, command):
                     # strace counts for each thread by itself.
                     counts.setdefault(made.group(2), {}).setdefault(made.group(1), 0)
                     counts[made.group(2)][made.group(1)] += 1
-        return {call: max(threads.values()) for call, threads in counts.items()}
+        return {call: max(threads.values()) for call, threads in counts.items()}, picture(stage.account())
 
 
 def main():
@@ -214,7 +293,8 @@ def main():
     options.derikey = os.path.abspath(options.derikey)
     command = options.command
 
-    points = [(call, nth) for call, times in count(options, command).items() for nth in range(1, times + 1)]
+    counts, unharmed = count(options, command)
+    points = [(call, nth) for call, times in counts.items() for nth in range(1, times + 1)]
     total = len(points)
     if options.points and options.points < total:
         points = [points[at * total // options.points] for at in range(options.points)]
@@ -226,7 +306,7 @@ def main():
             killed = stage.run(command, ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject])
             survived += killed.returncode == 0
             try:
-                recovers(stage, command)
+                recovers(stage, command, unharmed)
             except Failed as why:
                 failed += 1
                 print(f"FAILED {call} {nth}: {why}", flush=True)

@@ -504,7 +504,7 @@ pub(super) struct Rotate {
     #[arg(long)]
     pub(super) all: bool,
     /// With --all, only keys older than this, such as 90d
-    #[arg(long, value_name = "DURATION", requires = "all", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", requires = "all", conflicts_with = "name", value_parser = humantime::parse_duration)]
     pub(super) older_than: Option<std::time::Duration>,
     /// How long the old key stays enabled, such as 24h; "derikey resume" ends it
     #[arg(long, value_name = "DURATION", value_parser = grace)]

@@ -17,6 +17,7 @@ use super::{
     report::Failure,
 };
 use crate::{
+    exchange::Network,
     key::KeyName,
     provision::{self, Rotated},
     signer::LocalSigner,
@@ -41,33 +42,12 @@ fn rotate_all(context: &Context, args: &Rotate, hook: &[String]) -> Result<(), F
     let network = context.network()?;
     let (mut rotated, mut failed) = (Vec::new(), None);
     for name in context.store.names()? {
-        let record = match context.store.record(&name) {
-            Ok(record) => record,
-            Err(error) => {
-                context.output.remark(format!("{name}: {error}"));
-                failed.get_or_insert(error.into());
-                continue;
-            }
-        };
-        let here = record
-            .registration
-            .as_ref()
-            .is_some_and(|known| known.network == network);
-        let age = SystemTime::now()
-            .duration_since(record.created.0)
-            .unwrap_or_default();
-        // The administrator's own key is rotated by name, when somebody looks.
-        let admin = args
-            .admin
-            .admin
-            .as_deref()
-            .or(context.config.admin.as_deref())
-            == Some(name.as_str());
-        if !here || admin || args.older_than.is_some_and(|limit| age <= limit) {
-            continue;
-        }
-        match rotate_one(context, args, &name, hook) {
-            Ok(value) => rotated.push(value),
+        let one = is_due(context, args, &network, &name).and_then(|due| {
+            due.then(|| rotate_one(context, args, &name, hook))
+                .transpose()
+        });
+        match one {
+            Ok(value) => rotated.extend(value),
             Err(failure) => {
                 context
                     .output
@@ -86,6 +66,31 @@ fn rotate_all(context: &Context, args: &Rotate, hook: &[String]) -> Result<(), F
         }
     })?;
     failed.map_or(Ok(()), Err)
+}
+
+/// Tells whether `rotate --all` means a key.
+fn is_due(
+    context: &Context,
+    args: &Rotate,
+    network: &Network,
+    name: &KeyName,
+) -> Result<bool, Failure> {
+    let record = context.store.record(name)?;
+    let here = record
+        .registration
+        .as_ref()
+        .is_some_and(|known| known.network == *network);
+    let age = SystemTime::now()
+        .duration_since(record.created.0)
+        .unwrap_or_default();
+    // The administrator's own key is rotated by name, when somebody looks.
+    let admin = args
+        .admin
+        .admin
+        .as_deref()
+        .or(context.config.admin.as_deref())
+        == Some(name.as_str());
+    Ok(here && !admin && args.older_than.is_none_or(|limit| age > limit))
 }
 
 fn rotate_one(
@@ -152,6 +157,7 @@ fn rotate_one(
         grace: args.grace.map_or(0, |grace| grace.as_secs()),
         until: None,
         remove_old: args.remove_old,
+        taken_back: false,
     });
     finish(context, intent, &args.sealing, &args.admin)
 }
@@ -258,6 +264,7 @@ fn back(context: &Context, name: &KeyName, hook: Vec<String>) -> Result<Intent, 
         grace: 0,
         until: None,
         remove_old: false,
+        taken_back: false,
     });
     Ok(intent)
 }

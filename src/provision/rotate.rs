@@ -9,6 +9,7 @@ use super::{Event, Operator, Outcomes, Work, register::unfinished};
 use crate::{
     Error,
     exchange::{Scope, Transport},
+    key::KeyName,
     signer::Signer,
     store::{Generation, Intent, Issued, Moment, Operation, Registration, Stage, Succession},
 };
@@ -61,6 +62,14 @@ impl<'a, T: Transport> Work<'a, T> {
         signer: &'a dyn Signer,
         hook: &mut Hook<'_>,
     ) -> Result<Rotated, Error> {
+        if let Some(issued) = intent.issued.clone()
+            && intent.succession.as_ref().is_some_and(|s| s.taken_back)
+        {
+            self.undo(intent, &issued).await?;
+            return Err(Error::Hook {
+                problem: "failed before this was interrupted".into(),
+            });
+        }
         let mut granted = None;
         if intent.stage < Stage::Proven {
             if intent.operation == Operation::Rollback {
@@ -86,6 +95,11 @@ impl<'a, T: Transport> Work<'a, T> {
         }
         if intent.stage == Stage::Proven {
             if let Err(problem) = hook(intent, &issued) {
+                // From here on there is no way forward: the new key may be gone.
+                let mut refused = succession;
+                refused.taken_back = true;
+                intent.succession = Some(refused);
+                self.enter(intent, Stage::Proven)?;
                 self.undo(intent, &issued).await?;
                 return Err(Error::Hook { problem });
             }
@@ -101,13 +115,13 @@ impl<'a, T: Transport> Work<'a, T> {
         }
         let until = intent.succession.as_ref().and_then(|s| s.until);
         if intent.stage == Stage::Switched {
-            self.retire(intent, &succession, true)?;
+            self.retire(&intent.name, succession.from, true)?;
             if let Some(until) = until.filter(|until| (self.now)() < *until) {
                 return Ok(Rotated::Waiting(self.outcomes(intent, granted)?, until));
             }
             self.close(&succession, &issued, signer, Operation::Disable)
                 .await?;
-            self.retire(intent, &succession, false)?;
+            self.retire(&intent.name, succession.from, false)?;
             (self.tell)(Event::Disabled(&succession.client_id));
             self.enter(intent, Stage::Disabled)?;
         }
@@ -181,13 +195,7 @@ impl<'a, T: Transport> Work<'a, T> {
         if intent.operation == Operation::Rollback {
             self.set(issued.key_id, &issued.client_id, Operation::Disable)
                 .await?;
-            let mut record = self.store.record_of(&intent.name, intent.generation)?;
-            if let Some(known) = &mut record.registration {
-                known.enabled = false;
-                known.retired = Some((self.now)());
-            }
-            self.store
-                .write_record(&intent.name, intent.generation, &record)?;
+            self.retire(&intent.name, intent.generation, false)?;
             return Ok(self.store.conclude(&intent.name)?);
         }
         self.set(issued.key_id, &issued.client_id, Operation::Remove)
@@ -207,14 +215,14 @@ impl<'a, T: Transport> Work<'a, T> {
         Ok(self.store.conclude(&intent.name)?)
     }
 
-    /// Marks the old generation as one that another has taken the place of.
-    fn retire(&self, intent: &Intent, old: &Succession, enabled: bool) -> Result<(), Error> {
-        let mut record = self.store.record_of(&intent.name, old.from)?;
+    /// Marks a generation as one that another has taken the place of.
+    fn retire(&self, name: &KeyName, old: Generation, enabled: bool) -> Result<(), Error> {
+        let mut record = self.store.record_of(name, old)?;
         if let Some(known) = &mut record.registration {
             known.retired = known.retired.or(Some((self.now)()));
             known.enabled = enabled;
         }
-        Ok(self.store.write_record(&intent.name, old.from, &record)?)
+        Ok(self.store.write_record(name, old, &record)?)
     }
 
     fn outcomes(&self, intent: &Intent, granted: Option<Scope>) -> Result<Outcomes, Error> {
@@ -235,7 +243,7 @@ impl<'a, T: Transport> Work<'a, T> {
     /// Those of the exchange and the keystore.
     pub async fn make_room(
         &mut self,
-        name: &crate::key::KeyName,
+        name: &KeyName,
         generation: Generation,
         known: &Registration,
     ) -> Result<(), Error> {

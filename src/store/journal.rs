@@ -104,6 +104,9 @@ pub struct Succession {
     pub until: Option<Moment>,
     /// Whether the old key is taken away at the exchange in the end.
     pub remove_old: bool,
+    /// Whether that program refused, so that the new key is being taken back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub taken_back: bool,
 }
 
 /// What a key is to be at the exchange.

@@ -270,7 +270,7 @@ fn a_log_that_was_tampered_with_is_named_by_its_line() {
         let text = home.run(&["audit"]);
         assert_eq!(text.code, Some(11), "{what}");
         let marked = text.stdout.lines().position(|line| line.starts_with('!'));
-        assert_eq!(marked.map(|at| at as u64 + 1), Some(number), "{what}");
+        assert_eq!(marked.map(|at| u64::try_from(at).unwrap() + 1), Some(number), "{what}");
         let problem = only_problem(&home.run(&["--json", "doctor", "--offline"]));
         assert!(says(&problem, "check", "audit"), "{what}: {problem}");
         assert!(

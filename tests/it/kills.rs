@@ -23,14 +23,14 @@ use super::{
 
 /// Where a call is held back.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Phase {
+pub(crate) enum Phase {
     /// The exchange does not hear of it.
     BeforeTheExchange,
     /// The exchange has answered; the answer does not arrive.
     BeforeTheAnswer,
 }
 
-const PHASES: [Phase; 2] = [Phase::BeforeTheExchange, Phase::BeforeTheAnswer];
+pub(crate) const PHASES: [Phase; 2] = [Phase::BeforeTheExchange, Phase::BeforeTheAnswer];
 
 /// What goes over a bridge.
 struct Traffic {
@@ -41,14 +41,14 @@ struct Traffic {
 }
 
 /// Stands between the program and the exchange, and can hold one call for ever.
-struct Bridge {
+pub(crate) struct Bridge {
     traffic: Arc<Mutex<Traffic>>,
     held: Receiver<()>,
 }
 
 impl Bridge {
     /// Stands before `server`, which is from then on reached over it.
-    fn before(server: &mut Server) -> Self {
+    pub(crate) fn before(server: &mut Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let upstream = server.address();
@@ -69,19 +69,19 @@ impl Bridge {
         Self { traffic, held }
     }
 
-    fn hold(&self, hold: Option<(usize, Phase)>) {
+    pub(crate) fn hold(&self, hold: Option<(usize, Phase)>) {
         let mut traffic = self.traffic.lock().unwrap();
         traffic.calls.clear();
         traffic.hold = hold;
     }
 
-    fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         self.traffic.lock().unwrap().calls.clone()
     }
 
     /// Runs a command until its call is held, and kills it there.
     #[track_caller]
-    fn kill(&self, mut command: Command, call: usize, phase: Phase) {
+    pub(crate) fn kill(&self, mut command: Command, call: usize, phase: Phase) {
         self.hold(Some((call, phase)));
         let mut child = command.spawn().unwrap();
         let held = self.held.recv_timeout(Duration::from_secs(30));
@@ -329,7 +329,7 @@ fn another_command_for_the_same_name_keeps_its_hands_off_an_interrupted_one() {
     scene.recovers(&server, false, &flags, "kept");
 }
 
-fn can_trace() -> bool {
+pub(crate) fn can_trace() -> bool {
     installed(
         "strace",
         &["-f", "-e", "inject=read:signal=SIGCONT:when=9999", "true"],

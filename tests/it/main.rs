@@ -21,6 +21,7 @@ mod kills;
 mod leaks;
 mod manage;
 mod raw;
+mod rotation;
 mod scene;
 mod second_factor;
 mod store_files;

@@ -166,6 +166,12 @@ impl Server {
         }
     }
 
+    /// Ends it, so that another may have its address.
+    pub(crate) fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// The address it listens on.
     pub(crate) fn address(&self) -> String {
         let rest = self.endpoint.strip_prefix("http://").unwrap();
@@ -191,8 +197,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }
 
