@@ -116,19 +116,23 @@ fn pipe() -> (PipeReader, PipeWriter, String) {
     (reader, writer, number)
 }
 
-/// A pipe with a code to look for the key and one to make it: both are taken at the same moment,
-/// as the exchange allows for clocks that differ by a step.
-fn two_codes() -> (PipeReader, PipeWriter, String) {
+/// A pipe with lines in it and no more to come, so that nothing waits for ever.
+fn pipe_with(lines: &str) -> (PipeReader, String) {
     let (reader, mut writer, number) = pipe();
+    writeln!(writer, "{lines}").unwrap();
+    (reader, number)
+}
+
+/// A code to look for the key and one to make it: both are taken at the same moment, as the
+/// exchange allows for clocks that differ by a step.
+fn two_codes() -> (PipeReader, String) {
     let now = step();
-    writeln!(writer, "{}\n{}", code(now), code(now + 1)).unwrap();
-    writeln!(writer, "no third is needed").unwrap();
-    (reader, writer, number)
+    let codes = [code(now), code(now + 1), "no third is needed".into()];
+    pipe_with(&codes.join("\n"))
 }
 
 /// What is left in a pipe that nobody writes to any more.
-fn left(mut reader: PipeReader, writer: PipeWriter) -> String {
-    drop(writer);
+fn left(mut reader: PipeReader) -> String {
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     text
@@ -236,25 +240,23 @@ fn a_code_on_a_descriptor_is_read_when_it_is_asked_for() {
 #[test]
 fn each_challenge_takes_one_line_from_the_descriptor_and_leaves_the_rest() {
     let bench = Bench::new(&[]);
-    let (reader, mut writer, fd) = pipe();
     let now = step();
     let codes = [code(now), code(now + 1)];
-    writeln!(writer, "{}\n{}\nspare", codes[0], codes[1]).unwrap();
+    let (reader, fd) = pipe_with(&format!("{}\nspare", codes.join("\n")));
     let more = ["--totp-fd", &fd, "--ip", "127.0.0.1"];
     bench.run(&bench.provision("bot", &more)).json();
     assert_eq!(bench.tap.codes(), codes);
-    assert_eq!(left(reader, writer), "spare\n");
+    assert_eq!(left(reader), "spare\n");
 }
 
 #[test]
 fn no_code_is_read_where_none_is_asked_for() {
     let bench = Bench::start(Home::new(), &[]);
-    let (reader, mut writer, fd) = pipe();
-    writeln!(writer, "123456").unwrap();
+    let (reader, fd) = pipe_with("123456");
     let args = bench.provision("bot", &["--totp-fd", &fd]);
     bench.run(&args).json();
     assert_eq!(bench.tap.codes(), Vec::<String>::new());
-    assert_eq!(left(reader, writer), "123456\n");
+    assert_eq!(left(reader), "123456\n");
 }
 
 #[test]
@@ -286,9 +288,8 @@ fn without_a_code_it_stops_with_exit_6_and_resume_finishes() {
     let resume = join(&[&["resume", "--json"], &bench.access()]);
     bench.run(&resume).error(6);
 
-    let (_reader, writer, fd) = two_codes();
+    let (_reader, fd) = two_codes();
     let done = bench.run(&join(&[&resume, &["--totp-fd", &fd]])).json();
-    drop(writer);
     let key = &done["resumed"][0];
     assert_eq!(key["fingerprint"], before["fingerprint"], "no second key");
     assert_eq!(key["granted_scope"], SCOPE);
@@ -301,9 +302,8 @@ fn without_a_code_it_stops_with_exit_6_and_resume_finishes() {
 #[test]
 fn three_wrong_codes_are_enough_and_none_is_sent_twice() {
     let bench = Bench::new(&[]);
-    let (reader, mut writer, fd) = pipe();
     let wrong = wrong_codes(6);
-    writeln!(writer, "{}", wrong.join("\n")).unwrap();
+    let (reader, fd) = pipe_with(&wrong.join("\n"));
     let run = bench.run(&bench.provision("bot", &["--totp-fd", &fd]));
     let error = run.error(6);
     assert!(
@@ -322,7 +322,7 @@ fn three_wrong_codes_are_enough_and_none_is_sent_twice() {
     challenges.sort_unstable();
     challenges.dedup();
     assert_eq!(challenges.len(), 3);
-    assert_eq!(left(reader, writer), wrong[3..].join("\n") + "\n");
+    assert_eq!(left(reader), wrong[3..].join("\n") + "\n");
     for code in &wrong[..3] {
         assert!(!run.stderr.contains(code.as_str()), "{run:#?}");
     }
@@ -336,9 +336,8 @@ fn three_wrong_codes_are_enough_and_none_is_sent_twice() {
 #[test]
 fn the_same_code_is_not_sent_a_second_time() {
     let bench = Bench::new(&[]);
-    let (_reader, mut writer, fd) = pipe();
     let wrong = &wrong_codes(1)[0];
-    writeln!(writer, "{wrong}\n{wrong}\n{wrong}").unwrap();
+    let (_reader, fd) = pipe_with(&format!("{wrong}\n{wrong}\n{wrong}"));
     let run = bench.run(&bench.provision("bot", &["--totp-fd", &fd]));
     run.error(6);
     assert_eq!(bench.tap.codes(), std::slice::from_ref(wrong));
@@ -357,9 +356,7 @@ fn what_is_no_code_is_not_sent() {
         "12 34 56",
         &"1".repeat(99),
     ] {
-        let (_reader, mut writer, fd) = pipe();
-        writeln!(writer, "{line}").unwrap();
-        drop(writer);
+        let (_reader, fd) = pipe_with(line);
         let run = bench.run(&join(&[&resume, &["--totp-fd", &fd]]));
         run.error(6);
     }
@@ -396,13 +393,12 @@ fn a_seed_that_is_none_or_lies_open_is_refused_before_anything_is_sent() {
 #[test]
 fn where_only_a_hardware_key_will_do_no_code_is_read() {
     let bench = Bench::new(&["--fault", "create_api_key:webauthn-only"]);
-    let (reader, mut writer, fd) = pipe();
-    writeln!(writer, "{}", code(step())).unwrap();
+    let (reader, fd) = pipe_with(&code(step()));
     bench
         .run(&bench.provision("bot", &["--totp-fd", &fd]))
         .error(6);
     assert_eq!(bench.tap.codes(), Vec::<String>::new());
-    assert_eq!(left(reader, writer).len(), 7);
+    assert_eq!(left(reader).len(), 7);
     assert!(bench.account().0.is_empty());
     no_key_and_nothing_pending(&bench, "bot");
 }
@@ -410,13 +406,12 @@ fn where_only_a_hardware_key_will_do_no_code_is_read() {
 #[test]
 fn a_challenge_for_another_site_gets_no_code_and_none_is_read() {
     let bench = Bench::new(&["--fault", "create_api_key:wrong-rp-id"]);
-    let (reader, mut writer, fd) = pipe();
-    writeln!(writer, "{}", code(step())).unwrap();
+    let (reader, fd) = pipe_with(&code(step()));
     bench
         .run(&bench.provision("bot", &["--totp-fd", &fd]))
         .error(11);
     assert_eq!(bench.tap.codes(), Vec::<String>::new());
-    assert_eq!(left(reader, writer).len(), 7);
+    assert_eq!(left(reader).len(), 7);
     assert!(bench.account().0.is_empty());
     no_key_and_nothing_pending(&bench, "bot");
 }
@@ -425,13 +420,12 @@ fn a_challenge_for_another_site_gets_no_code_and_none_is_read() {
 fn an_exchange_that_says_it_is_another_network_gets_no_code() {
     for fault in ["create_api_key:wrong-testnet", "*:wrong-testnet"] {
         let bench = Bench::new(&["--fault", fault]);
-        let (reader, mut writer, fd) = pipe();
-        writeln!(writer, "{}", code(step())).unwrap();
+        let (reader, fd) = pipe_with(&code(step()));
         bench
             .run(&bench.provision("bot", &["--totp-fd", &fd]))
             .error(11);
         assert_eq!(bench.tap.codes(), Vec::<String>::new(), "{fault}");
-        assert_eq!(left(reader, writer).len(), 7, "{fault}");
+        assert_eq!(left(reader).len(), 7, "{fault}");
         assert!(bench.account().0.is_empty());
     }
 }
@@ -439,10 +433,8 @@ fn an_exchange_that_says_it_is_another_network_gets_no_code() {
 #[test]
 fn a_key_stopped_before_its_rights_are_given_can_do_nothing_from_anywhere() {
     let bench = Bench::new(&[]);
-    let (_reader, mut writer, fd) = pipe();
     // One code: enough to create, not enough to edit.
-    writeln!(writer, "{}", code(step())).unwrap();
-    drop(writer);
+    let (_reader, fd) = pipe_with(&code(step()));
     let more = ["--totp-fd", &fd, "--ip", "127.0.0.1"];
     bench.run(&bench.provision("bot", &more)).error(6);
     let (keys, events) = bench.account();
@@ -450,8 +442,7 @@ fn a_key_stopped_before_its_rights_are_given_can_do_nothing_from_anywhere() {
     assert!(is_nothing(&keys[0]["max_scope"]), "{}", keys[0]);
     assert_eq!(events.len(), 2, "made and proved: {events:?}");
 
-    let (_reader, mut writer, fd) = pipe();
-    writeln!(writer, "{}", code(step() + 1)).unwrap();
+    let (_reader, fd) = pipe_with(&code(step() + 1));
     let args = join(&[
         &["resume", "bot", "--json"],
         &bench.access(),
@@ -476,10 +467,9 @@ fn the_same_command_again_continues_where_a_missing_code_stopped_it() {
         &bench.access(),
     ]);
     bench.run(&other).error(8);
-    let (_reader, writer, fd) = two_codes();
+    let (_reader, fd) = two_codes();
     let args = bench.provision("bot", &["--totp-fd", &fd]);
     let said = bench.run(&args).json();
-    drop(writer);
     assert_eq!(said["fingerprint"], before["fingerprint"]);
     let keys = raw::inspect(&bench.exchange, Admin::keys);
     assert_eq!(keys.len(), 1);
