@@ -67,16 +67,16 @@ macro_rules! lenient {
         impl $name {
             /// Takes over what the exchange or a file says, which need not follow the rules for
             /// what is typed: one odd entry must not hide a whole account.
-            fn lenient(text: &str) -> Option<Self> {
+            fn lenient(text: &str) -> Self {
                 let shown = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-                shown.then(|| Self(text.into()))
+                Self(if shown { text } else { "unreadable" }.into())
             }
         }
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = String::deserialize(deserializer)?;
-                Self::lenient(&text).ok_or_else(|| de::Error::custom("not visible ASCII"))
+                Ok(Self::lenient(&text))
             }
         }
     )* };
@@ -209,12 +209,13 @@ impl<'de> Deserialize<'de> for ApiKey {
     }
 }
 
-/// Returns the entries of a list that are text; the schema does not say what they are.
-fn readable<T>(list: Option<Vec<serde_json::Value>>, read: fn(&str) -> Option<T>) -> Vec<T> {
+/// Returns the entries of a list; the schema does not say what they are. One that cannot be shown
+/// is replaced by a word that equals nothing that was asked for.
+fn readable<T>(list: Option<Vec<serde_json::Value>>, read: fn(&str) -> T) -> Vec<T> {
     let entries = list.unwrap_or_default();
     entries
         .iter()
-        .filter_map(|entry| entry.as_str().and_then(read))
+        .map(|entry| read(entry.as_str().unwrap_or_default()))
         .collect()
 }
 

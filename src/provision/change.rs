@@ -2,6 +2,8 @@
 //!
 //! `edit_api_key` may reset whatever is left out, so nothing ever is (Deribit, edit_api_key).
 
+use std::collections::BTreeSet;
+
 use super::{
     Work,
     register::{is_final, says_nothing, unfinished},
@@ -38,8 +40,8 @@ pub fn merge(key: &ApiKey, change: &Change, algorithm: crate::key::Algorithm) ->
     let whitelist = change.whitelist.as_ref().unwrap_or(&key.ip_whitelist);
     let mut whitelist: Vec<Whitelisted> = whitelist.iter().chain(&change.add).cloned().collect();
     whitelist.retain(|address| !change.remove.contains(address));
-    whitelist.sort_unstable();
-    whitelist.dedup();
+    let mut seen = BTreeSet::new();
+    whitelist.retain(|address| seen.insert(address.clone()));
     let features = change.features.as_ref().unwrap_or(&key.enabled_features);
     Specification {
         algorithm,
@@ -139,8 +141,11 @@ impl<E: Into<Error>> From<E> for Stopped {
 /// After an earlier attempt only a key that is gone settles it: this operator may be refused
 /// what another one has had done.
 fn stopped(error: Error, attempt: Attempt) -> Stopped {
-    let gone = matches!(&error, Error::Exchange(exchange::Error::Refused(refusal))
-        if refusal.code == NOT_FOUND);
+    let gone = match &error {
+        Error::NoSuchApiKey { .. } => true,
+        Error::Exchange(exchange::Error::Refused(refusal)) => refusal.code == NOT_FOUND,
+        _ => false,
+    };
     let refused = is_final(&error) && !says_nothing(&error);
     if gone || (refused && attempt == Attempt::First) {
         Stopped::Refused(error)

@@ -231,7 +231,7 @@ fn a_log_that_was_tampered_with_is_named_by_its_line() {
     type Change = fn(&mut Vec<String>);
     // The line at which the chain breaks: after one that was edited, at one that was added or
     // whose predecessor is gone.
-    let cases: [(&str, Change, u64); 8] = [
+    let cases: [(&str, Change, usize); 8] = [
         ("edited", |l| l[2] = l[2].replace("\"c\"", "\"x\""), 4),
         ("removed", |l| drop(l.remove(2)), 3),
         ("the first removed", |l| drop(l.remove(0)), 1),
@@ -270,7 +270,7 @@ fn a_log_that_was_tampered_with_is_named_by_its_line() {
         let text = home.run(&["audit"]);
         assert_eq!(text.code, Some(11), "{what}");
         let marked = text.stdout.lines().position(|line| line.starts_with('!'));
-        assert_eq!(marked.map(|at| u64::try_from(at).unwrap() + 1), Some(number), "{what}");
+        assert_eq!(marked.map(|at| at + 1), Some(number), "{what}");
         let problem = only_problem(&home.run(&["--json", "doctor", "--offline"]));
         assert!(says(&problem, "check", "audit"), "{what}: {problem}");
         assert!(

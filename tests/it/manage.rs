@@ -17,7 +17,7 @@ pub(crate) const SCOPE: &str = "account:read trade:read_write";
 pub(crate) struct Bench {
     pub(crate) server: Server,
     pub(crate) home: Home,
-    _exchange: Home,
+    exchange: Home,
 }
 
 impl Bench {
@@ -31,7 +31,7 @@ impl Bench {
         Self {
             server: Server::start(&exchange, &flags),
             home: Home::new(),
-            _exchange: exchange,
+            exchange,
         }
     }
 
@@ -746,6 +746,22 @@ fn the_accounts_keys_are_listed_beside_ours() {
         }
     }
     assert!(bench.find(&made["client_id"]).is_none());
+}
+
+#[test]
+fn the_age_of_a_key_is_told_in_days() {
+    let bench = Bench::new();
+    let bot = bench.trader("bot");
+    let path = bench.exchange.store().join("sandbox/state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for key in state["keys"].as_array_mut().unwrap() {
+        let made = key["timestamp"].as_u64().unwrap();
+        // A minute short of 91 days.
+        key["timestamp"] = json!(made - 91 * 86_400_000 + 60_000);
+    }
+    fs::write(&path, state.to_string()).unwrap();
+    let listed = bench.run(&["list", "--remote", "--exit-code"]).json();
+    assert_eq!(row(&listed, &bot["client_id"])["age_days"], 90);
 }
 
 #[test]
