@@ -606,6 +606,18 @@ fn there_is_a_way_back_during_the_grace_and_after() {
 }
 
 #[test]
+fn there_is_no_way_back_on_another_network() {
+    let mut play = Play::new();
+    play.rotate(&[]).ok();
+    let right = play.server.endpoint.clone();
+    play.server.endpoint = "http://127.0.0.1:9/api/v2".into();
+    play.run(&["rollback", NAME]).error(8);
+    assert_eq!(play.current(NAME), "2");
+    play.server.endpoint = right;
+    play.stands(NAME, "refused");
+}
+
+#[test]
 fn a_way_back_that_a_hook_refuses_stays_open() {
     let play = Play::new();
     play.rotate(&[]).ok();
