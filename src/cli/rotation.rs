@@ -201,6 +201,7 @@ pub(super) fn rollback(context: &Context, args: &Rollback) -> Result<(), Failure
         Some(intent) if intent.operation == Operation::Rollback => intent,
         _ => back(context, &name, hook)?,
     };
+    context.check_network(&name, &intent.place.network()?)?;
     if context.global.dry_run {
         return keys::plan(
             context,

@@ -222,6 +222,9 @@ impl<T: Transport> Work<'_, T> {
         let Some(issued) = &intent.issued else {
             return Ok(self.store.conclude(&intent.name)?);
         };
+        if intent.operation == Operation::Remove {
+            return self.remove(intent, issued.key_id).await;
+        }
         let mut record = self.store.record_of(&intent.name, intent.generation)?;
         match intent.operation {
             Operation::Edit => self.edit(issued, &intent.spec).await?,
@@ -243,8 +246,26 @@ impl<T: Transport> Work<'_, T> {
         }
         self.store
             .write_record(&intent.name, intent.generation, &record)?;
-        if intent.operation == Operation::Remove {
-            // Its private half is good for nothing now; it is kept all the same.
+        Ok(self.store.conclude(&intent.name)?)
+    }
+
+    /// Takes a key away at the exchange, and the superseded ones of the same name with it.
+    async fn remove(&mut self, intent: &Intent, id: KeyId) -> Result<(), Error> {
+        self.set(id, Operation::Remove).await?;
+        // An earlier attempt may have come as far as the trash.
+        if self.store.contains(&intent.name) {
+            for generation in self.store.generations(&intent.name)? {
+                let mut record = self.store.record_of(&intent.name, generation)?;
+                let Some(known) = &mut record.registration else {
+                    continue;
+                };
+                if let Some(other) = known.key_id.filter(|other| *other != id) {
+                    self.set(other, Operation::Remove).await?;
+                }
+                known.enabled = false;
+                self.store.write_record(&intent.name, generation, &record)?;
+            }
+            // Its private halves are good for nothing now; they are kept all the same.
             self.store.discard(&intent.name, (self.now)())?;
         }
         Ok(self.store.conclude(&intent.name)?)
