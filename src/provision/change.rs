@@ -223,7 +223,7 @@ impl<T: Transport> Work<'_, T> {
             return Ok(self.store.conclude(&intent.name)?);
         };
         if intent.operation == Operation::Remove {
-            return self.remove(intent, issued.key_id).await;
+            return self.remove(intent, issued, attempt).await;
         }
         let mut record = self.store.record_of(&intent.name, intent.generation)?;
         match intent.operation {
@@ -250,8 +250,16 @@ impl<T: Transport> Work<'_, T> {
     }
 
     /// Takes a key away at the exchange, and the superseded ones of the same name with it.
-    async fn remove(&mut self, intent: &Intent, id: KeyId) -> Result<(), Error> {
-        self.set(id, Operation::Remove).await?;
+    async fn remove(
+        &mut self,
+        intent: &Intent,
+        issued: &Issued,
+        attempt: Attempt,
+    ) -> Result<(), Stopped> {
+        let id = issued.key_id;
+        self.set(id, &issued.client_id, Operation::Remove)
+            .await
+            .map_err(|error| stopped(error, attempt))?;
         // An earlier attempt may have come as far as the trash.
         if self.store.contains(&intent.name) {
             for generation in self.store.generations(&intent.name)? {
@@ -260,7 +268,8 @@ impl<T: Transport> Work<'_, T> {
                     continue;
                 };
                 if let Some(other) = known.key_id.filter(|other| *other != id) {
-                    self.set(other, Operation::Remove).await?;
+                    let client_id = known.client_id.clone();
+                    self.set(other, &client_id, Operation::Remove).await?;
                 }
                 known.enabled = false;
                 self.store.write_record(&intent.name, generation, &record)?;
