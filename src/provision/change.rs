@@ -2,8 +2,6 @@
 //!
 //! `edit_api_key` may reset whatever is left out, so nothing ever is (Deribit, edit_api_key).
 
-use std::collections::BTreeSet;
-
 use super::{
     Work,
     register::{is_final, says_nothing, unfinished},
@@ -40,8 +38,10 @@ pub fn merge(key: &ApiKey, change: &Change, algorithm: crate::key::Algorithm) ->
     let whitelist = change.whitelist.as_ref().unwrap_or(&key.ip_whitelist);
     let mut whitelist: Vec<Whitelisted> = whitelist.iter().chain(&change.add).cloned().collect();
     whitelist.retain(|address| !change.remove.contains(address));
-    let mut seen = BTreeSet::new();
-    whitelist.retain(|address| seen.insert(address.clone()));
+    if change.whitelist.is_some() || !change.add.is_empty() || !change.remove.is_empty() {
+        whitelist.sort_unstable();
+        whitelist.dedup();
+    }
     let features = change.features.as_ref().unwrap_or(&key.enabled_features);
     Specification {
         algorithm,

@@ -89,6 +89,10 @@ impl<T: Transport> Work<'_, T> {
             None => {
                 let key = self.create(intent, &public, &first_scope).await?;
                 let issued = self.inspect(&key, &public, &intent.spec, &first_scope)?;
+                // None was sent, and what is recorded must be what is there.
+                if !key.ip_whitelist.is_empty() {
+                    return Err(Error::SettingDiffers { what: "whitelist" });
+                }
                 (self.tell)(Event::Registered(&key));
                 self.seen.insert(issued.key_id, issued.client_id.clone());
                 intent.issued = Some(issued.clone());
