@@ -591,8 +591,12 @@ pub(super) struct SandboxArgs {
     /// File with a base32 seed; its codes become the second factor
     #[arg(long, value_name = "FILE")]
     pub(super) totp_seed_file: Option<PathBuf>,
-    /// Fail on purpose: METHOD:KIND[:NTH], METHOD may be *; may be given several times
-    #[arg(long, value_name = "FAULT")]
+    // Brackets would be a link in rustdoc.
+    #[arg(
+        long,
+        value_name = "FAULT",
+        help = "Fail on purpose: METHOD:KIND[:NTH], METHOD may be *; may be given several times"
+    )]
     pub(super) fault: Vec<String>,
 }
 
