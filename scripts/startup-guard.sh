@@ -2,7 +2,7 @@
 # Guards AWS_LC_SYS_NO_JITTER_ENTROPY: without it a process pays 32 to 50 ms for its first random
 # byte. Signs with an RSA-2048 key some times over and looks at the fastest.
 set -euo pipefail
-derikey=${1:-target/release/derikey}
+derikey=${1:-${CARGO_TARGET_DIR:-target}/release/derikey}
 home=$(mktemp -d)
 trap 'rm -rf "$home"' EXIT
 chmod 700 "$home"
