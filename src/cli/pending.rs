@@ -30,9 +30,10 @@ pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
         }
     }
     // On a failure standard output stays empty, unless something else was finished.
-    if let (Some(failure), true) = (&mut failed, resumed.is_empty()) {
-        return Err(std::mem::replace(failure, Failure::interrupted()));
-    }
+    let failed = match failed {
+        Some(failure) if resumed.is_empty() => return Err(failure),
+        failed => failed,
+    };
     let value = json!({"resumed": resumed});
     context.output.result(&value, || {
         let texts: Vec<String> = resumed.iter().map(keys::lines).collect();

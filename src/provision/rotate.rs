@@ -86,7 +86,7 @@ impl<'a, T: Transport> Work<'a, T> {
         else {
             return Err(Error::SettingDiffers { what: "journal" });
         };
-        // A hook that failed before may have had the key taken back already.
+        // Nothing is put in use that is gone, whoever took it away in the meantime.
         if intent.stage <= Stage::Deployed && !self.has(issued.key_id, &issued.client_id).await? {
             self.drop_generation(intent)?;
             return Err(Error::Hook {
