@@ -65,6 +65,22 @@ pub enum Error {
         /// What it did.
         problem: String,
     },
+    /// The new key does not work any more, so that the old one is not taken out of use.
+    #[error("the new key {client_id} is {problem}; the old one stays as it is")]
+    SuccessorUnusable {
+        /// The new key.
+        client_id: exchange::ClientId,
+        /// What has become of it.
+        problem: &'static str,
+    },
+    /// The account has a key that may be ours and does not show enough of it to tell.
+    #[error(
+        "the account has a key labelled {label:?} and shows neither its public key nor its fingerprint: it may be this one"
+    )]
+    Undecided {
+        /// Its label.
+        label: String,
+    },
     /// A login failed and the clocks disagree.
     #[error("this clock is {seconds} s {direction} the exchange's, and {source}", direction = if *.ahead { "ahead of" } else { "behind" })]
     Skew {

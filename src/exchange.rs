@@ -368,7 +368,8 @@ impl<T: Transport> Exchange<T> {
     /// Makes one call and answers the second factor when one is demanded.
     ///
     /// A code is sent once. After a failed one the exchange wants a fresh challenge, so the call
-    /// starts over; three tries, then it stops.
+    /// starts over; three tries, then it stops. A pause that the exchange asks for after too many
+    /// failed codes is waited out, if whoever gives the codes has the patience.
     ///
     /// # Errors
     /// Those of [`call`](Self::call), and [`Error::NoSecondFactor`], [`Error::SecondFactorRefused`],
@@ -380,7 +381,7 @@ impl<T: Transport> Exchange<T> {
         second: &mut dyn SecondFactor,
     ) -> Result<M::Reply, Error> {
         let mut reason = "challenged again".to_owned();
-        for _ in 0..ATTEMPTS {
+        for left in (0..ATTEMPTS).rev() {
             let challenge = match self.call(who, method).await {
                 Ok(Outcome::Done(reply)) => return Ok(reply),
                 Ok(Outcome::Challenged(challenge)) => challenge,
@@ -389,6 +390,7 @@ impl<T: Transport> Exchange<T> {
                     reason = refusal.reason.unwrap_or_else(|| "no reason given".into());
                     continue;
                 }
+                Err(error) if left > 0 && waits_out(&error, second) => continue,
                 Err(error) => return Err(error),
             };
             self.network
@@ -408,6 +410,7 @@ impl<T: Transport> Exchange<T> {
                 Err(Error::Refused(refusal)) if refusal.kind() == Kind::SecondFactor => {
                     reason = refusal.reason.unwrap_or_else(|| "no reason given".into());
                 }
+                Err(error) if left > 0 && waits_out(&error, second) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -471,5 +474,15 @@ impl<T: Transport> Exchange<T> {
         }
         let signed = signed?;
         Ok(Zeroizing::new(authorization(client_id, &signed)))
+    }
+}
+
+/// Tells whether a call was put off for a while by too many failed codes, and the while is over.
+fn waits_out(error: &Error, second: &mut dyn SecondFactor) -> bool {
+    match error {
+        Error::Refused(refusal) if refusal.kind() == Kind::SecondFactorLocked => {
+            refusal.wait.is_some_and(|seconds| second.waits(seconds))
+        }
+        _ => false,
     }
 }

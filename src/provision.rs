@@ -18,11 +18,13 @@ use crate::{
     store::{Generation, Intent, Moment, Operation, Registration, Specification, Stage, Store},
 };
 
+mod abandon;
 mod change;
 mod desk;
 mod register;
 mod rotate;
 
+pub use abandon::{Surrender, strike_out};
 pub use change::{Attempt, Change, Survey, differences_of, merge};
 pub use desk::{Desk, Operator, log_in};
 pub use rotate::{Hook, Rotated};
@@ -51,6 +53,8 @@ pub enum Event<'a> {
     NotFromHere,
     /// Another generation is in use.
     Switched(Generation),
+    /// A generation that an earlier rotation superseded is about to be removed.
+    Clearing(Generation),
     /// A key may not log in any more.
     Disabled(&'a ClientId),
 }

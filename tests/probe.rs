@@ -339,6 +339,10 @@ impl SecondFactor for Seeded {
     fn code(&mut self, _: &exchange::Challenge) -> Result<OneTimeCode, exchange::Error> {
         Ok(self.0.code(7))
     }
+
+    fn waits(&mut self, _: u64) -> bool {
+        false
+    }
 }
 
 #[test]

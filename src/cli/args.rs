@@ -422,6 +422,9 @@ pub(super) struct Verify {
 pub(super) struct Resume {
     /// Only this key [default: all]
     pub(super) name: Option<String>,
+    /// Give it up instead: what it has made is taken back as far as that goes
+    #[arg(long, requires = "name")]
+    pub(super) abandon: bool,
     #[command(flatten)]
     pub(super) sealing: Sealing,
     #[command(flatten)]

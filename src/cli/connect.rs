@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use super::{
     args::{AdminArgs, PassphraseArgs},
     context::{Context, SystemStamper},
-    inputs::Source,
+    inputs::{self, Source},
     report::Failure,
     second_factor::Codes,
 };
@@ -158,7 +158,8 @@ impl Admin {
         let client_id = known.client_id.clone();
         let key = match args.passphrase.source() {
             Some(source) => {
-                let passphrase = source.read_passphrase("the administrator's passphrase")?;
+                let what = "the administrator's passphrase";
+                let passphrase = inputs::passphrase(&context.read_once(&source, what)?, what)?;
                 context.store.load::<_, Failure>(&name, || Ok(passphrase))?
             }
             None => context.unlock(&name, &record, passphrase)?,
@@ -189,7 +190,7 @@ impl Admin {
                 secret: ClientSecret::new(typed.to_string()),
             });
         };
-        let line = source.read_line("the administrator's secret")?;
+        let line = context.read_once(&source, "the administrator's secret")?;
         if line.is_empty() {
             return Err(Failure::configuration(
                 "the administrator's secret is empty",

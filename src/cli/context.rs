@@ -3,7 +3,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -14,8 +14,9 @@ use zeroize::Zeroizing;
 use super::{
     args::{Global, PassphraseArgs, Plain},
     config::Config,
-    inputs::Source,
+    inputs::{self, Source},
     report::{Failure, Output},
+    second_factor,
     terminal::Terminal,
 };
 use crate::{
@@ -35,9 +36,11 @@ pub(super) struct Context {
     pub(super) output: Output,
     pub(super) global: Global,
     pub(super) config: Config,
-    /// A descriptor can be read once, a program asks its user each time, and two keys may share a
-    /// passphrase. What lies in a file is read again instead of being kept.
-    passphrase: OnceLock<Arc<Passphrase>>,
+    /// What has been given away of one-time codes.
+    pub(super) codes: Mutex<second_factor::Memory>,
+    /// A descriptor can be read once, a program asks its user each time, and one command may need
+    /// a secret twice. What lies in a file is read again instead of being kept.
+    kept: Mutex<Vec<(Source, Zeroizing<String>)>>,
 }
 
 impl Context {
@@ -67,7 +70,8 @@ impl Context {
             output,
             global,
             config,
-            passphrase: OnceLock::new(),
+            codes: Mutex::default(),
+            kept: Mutex::default(),
         })
     }
 
@@ -185,34 +189,38 @@ impl Context {
         Ok(self.store.lock(name, PATIENCE)?)
     }
 
+    /// Reads the line that lies somewhere, and keeps it where it could not be read again.
+    pub(super) fn read_once(
+        &self,
+        source: &Source,
+        what: &str,
+    ) -> Result<Zeroizing<String>, Failure> {
+        if source.can_be_read_again() {
+            return source.read_line(what);
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, line)) = kept.iter().find(|(from, _)| from == source) {
+            return Ok(line.clone());
+        }
+        let line = source.read_line(what)?;
+        kept.push((source.clone(), line.clone()));
+        Ok(line)
+    }
+
     /// Returns the passphrase from where it lies, or nothing where a person must be asked.
     fn passphrase_from(
         &self,
         args: &PassphraseArgs,
         sandbox: bool,
     ) -> Result<Option<Arc<Passphrase>>, Failure> {
-        if let Some(passphrase) = self.passphrase.get() {
-            return Ok(Some(Arc::clone(passphrase)));
-        }
-        let what = "the passphrase";
         let configured = || {
             let file = self.config.passphrase_file.clone().map(Source::File);
             file.or_else(|| self.config.passphrase_command.clone().map(Source::Command))
         };
         if let Some(source) = args.source().or_else(credential).or_else(configured) {
-            let passphrase = Arc::new(source.read_passphrase(what)?);
-            // What can be read again is not kept in memory in the meantime.
-            let again = match &source {
-                Source::File(path) | Source::Kept(path) | Source::Credential(path) => {
-                    path.is_file()
-                }
-                Source::Fd(_) | Source::Command(_) => false,
-            };
-            return Ok(Some(if again {
-                passphrase
-            } else {
-                Arc::clone(self.passphrase.get_or_init(|| passphrase))
-            }));
+            let what = "the passphrase";
+            let passphrase = inputs::passphrase(&self.read_once(&source, what)?, what)?;
+            return Ok(Some(Arc::new(passphrase)));
         }
         if !sandbox {
             return Ok(None);

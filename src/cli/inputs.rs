@@ -8,7 +8,6 @@ use std::{
     process::{Command, Stdio},
 };
 
-use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::{
@@ -27,7 +26,7 @@ use crate::{
 const LONGEST: usize = 4096;
 
 /// A place where a secret lies.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Source {
     File(PathBuf),
     /// Put there by the service manager.
@@ -86,38 +85,49 @@ impl Source {
         Ok(Zeroizing::new(line.to_owned()))
     }
 
-    /// Returns a passphrase; an empty one protects nothing and is refused.
-    pub(super) fn read_passphrase(&self, what: &str) -> Result<Passphrase, Failure> {
-        let line = self.read_line(what)?;
-        if line.is_empty() {
-            return Err(Failure::key(format!("{what} is empty"))
-                .hint("a key without a passphrase needs --no-passphrase and --insecure together"));
+    /// Tells whether the secret is still there after it was read.
+    pub(super) fn can_be_read_again(&self) -> bool {
+        match self {
+            Self::File(path) | Self::Kept(path) | Self::Credential(path) => path.is_file(),
+            Self::Fd(_) | Self::Command(_) => false,
         }
-        Ok(Passphrase::new(line.to_string()))
     }
+
+    /// Returns the passphrase that lies there.
+    pub(super) fn read_passphrase(&self, what: &str) -> Result<Passphrase, Failure> {
+        passphrase(&self.read_line(what)?, what)
+    }
+}
+
+/// Returns a line as a passphrase; an empty one protects nothing and is refused.
+pub(super) fn passphrase(line: &str, what: &str) -> Result<Passphrase, Failure> {
+    if line.is_empty() {
+        return Err(Failure::key(format!("{what} is empty"))
+            .hint("a key without a passphrase needs --no-passphrase and --insecure together"));
+    }
+    Ok(Passphrase::new(line.to_owned()))
 }
 
 fn fd_path(number: i32) -> PathBuf {
     Path::new("/dev/fd").join(number.to_string())
 }
 
-/// Opens a descriptor that was inherited. Going by `/dev/fd` needs no unsafe code.
-pub(super) fn open_fd(number: i32, what: &str) -> Result<File, Failure> {
-    File::open(fd_path(number))
-        .or_else(|error| {
-            // A socket has no path that can be opened; some languages hand one down as a pipe.
-            if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) {
-                take_fd(number).ok_or(error)
-            } else {
-                Err(error)
-            }
-        })
-        .map_err(|error| {
-            Failure::configuration(format!(
-                "{what} cannot be read from descriptor {number}: {error}"
-            ))
-            .hint("is it open? in a shell: 3<FILE, and then the number 3")
-        })
+/// Opens a descriptor that was inherited, from its start where it has one.
+fn open_fd(number: i32, what: &str) -> Result<File, Failure> {
+    // Going by /dev/fd needs no unsafe code, but a socket has no path that can be opened, and some
+    // languages hand one down as a pipe.
+    let opened = File::open(fd_path(number)).or_else(|error| take_fd(number).ok_or(error));
+    opened.map_err(|error| {
+        Failure::configuration(format!(
+            "{what} cannot be read from descriptor {number}: {error}"
+        ))
+        .hint("is it open? in a shell: 3<FILE, and then the number 3")
+    })
+}
+
+/// Opens a descriptor that is read line by line: the next command reads on from there.
+pub(super) fn share_fd(number: i32, what: &str) -> Result<File, Failure> {
+    take_fd(number).map_or_else(|| open_fd(number, what), Ok)
 }
 
 /// Takes a duplicate of one of our own descriptors, where the system has a way to ask for it.

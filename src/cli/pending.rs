@@ -2,14 +2,25 @@
 
 use serde_json::{Value, json};
 
-use super::{args::Resume, context::Context, keys, manage, registry, report::Failure, rotation};
+use super::{
+    args::Resume,
+    connect::{Office, runtime},
+    context::{Context, now},
+    keys, manage, registry,
+    report::Failure,
+    rotation,
+};
 use crate::{
     key::KeyName,
+    provision::{self, Surrender},
     store::{Intent, Operation},
 };
 
 pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
     let wanted: Option<KeyName> = args.name.as_ref().map(|name| name.parse()).transpose()?;
+    if let (Some(name), true) = (&wanted, args.abandon) {
+        return abandon(context, name, args);
+    }
     let mut intents = context.store.intents()?;
     intents.retain(|intent| wanted.as_ref().is_none_or(|name| intent.name == *name));
     if context.global.dry_run {
@@ -65,6 +76,51 @@ fn resume_one(context: &Context, name: &KeyName, args: &Resume) -> Result<Option
             manage::finish(context, intent, &args.admin, &args.sealing.passphrase).map(Some)
         }
     }
+}
+
+/// Gives an unfinished operation up, for one that cannot or should not be finished.
+fn abandon(context: &Context, name: &KeyName, args: &Resume) -> Result<(), Failure> {
+    let _lock = context.lock(name)?;
+    let Some(intent) = context.store.intent(name)? else {
+        return Err(Failure::refused(format!("nothing of {name} is under way"))
+            .hint("\"derikey status\" shows what is"));
+    };
+    let network = intent.place.network()?;
+    context.check_network(name, &network)?;
+    let action = intent.operation.as_str();
+    let surrender = Surrender::of(&intent);
+    let comes_to = match surrender {
+        Surrender::Unheard => "the exchange has not heard of it",
+        Surrender::KeyRemoved => "the key that it registered is removed at the exchange",
+        Surrender::KeyDisabled => "the key that it enabled is disabled again",
+        Surrender::LeftAsItIs => "what the exchange has stays as it is",
+    };
+    if context.global.dry_run {
+        return keys::plan(
+            context,
+            &[format!("would give {action} of {name} up: {comes_to}")],
+        );
+    }
+    context.confirm(
+        &format!("this gives {action} of {name} up: {comes_to}"),
+        name.as_str(),
+    )?;
+    let result = runtime()?.block_on(async {
+        if matches!(surrender, Surrender::Unheard | Surrender::LeftAsItIs) {
+            return Ok(provision::strike_out(&context.store, &intent, now())?);
+        }
+        let passphrase = &args.sealing.passphrase;
+        let mut office = Office::open(context, &network, &args.admin, passphrase).await?;
+        let mut work = manage::work_of(context, &mut office);
+        work.give_up(&intent).await.map_err(Failure::from)
+    });
+    let public = context.store.public(name).ok();
+    registry::audit(context, "abandon", name, &network, public.as_ref(), &result)?;
+    result?;
+    let value = json!({"name": name, "operation": intent.operation, "abandoned": true});
+    context.output.result(&value, || {
+        format!("{action} of {name} is given up: {comes_to}")
+    })
 }
 
 pub(super) fn status(context: &Context) -> Result<(), Failure> {

@@ -162,13 +162,15 @@ fn same_wish(
 fn give_way(context: &Context, intent: Intent) -> Result<(), Failure> {
     let name = &intent.name;
     let ours = matches!(intent.operation, Operation::Provision | Operation::Register);
-    if !ours || intent.stage >= Stage::Creating {
+    if !ours || intent.stage >= Stage::Generated {
         let what = intent.operation.as_str();
         return Err(Failure::refused(format!(
             "{what} of {name} with scope {} is under way, which is something else",
             intent.spec.scope
         ))
-        .hint(format!("finish it first with \"derikey resume {name}\"")));
+        .hint(format!(
+            "finish it first with \"derikey resume {name}\", or give it up with --abandon there"
+        )));
     }
     if intent.operation == Operation::Provision && context.store.contains(name) {
         context.store.discard(name, now())?;
@@ -384,6 +386,9 @@ pub(super) fn tell(context: &Context, event: &Event<'_>) {
             ));
         }
         Event::Switched(generation) => output.remark(format!("generation {generation} is in use")),
+        Event::Clearing(generation) => output.remark(format!(
+            "removing generation {generation}, which was superseded before"
+        )),
         Event::Disabled(client_id) => output.remark(format!("disabled the old key {client_id}")),
         Event::NotFromHere => {
             output.remark("this host is not on its whitelist: the key works from there only, which was not tried");

@@ -205,6 +205,10 @@ impl From<Error> for Failure {
             Error::ForeignId { .. } => Self::verification(message)
                 .hint("nothing was changed; is the administrator of the same account?"),
             Error::Hook { .. } => Self::unexpected(message).hint("mend the program and rotate again"),
+            Error::SuccessorUnusable { .. } => Self::refused(message)
+                .hint("enable it again, or go back with \"derikey rollback\"; if it is gone, rotate anew"),
+            Error::Undecided { .. } => Self::verification(message)
+                .hint("look at it in the web form; if it is another key, rename it there"),
             Error::SettingDiffers { .. } => {
                 Self::verification(message).hint("run \"derikey resume\" to send it once more, or look at the key in the web form")
             }
@@ -229,7 +233,13 @@ fn unfinished(message: String, name: &str, stage: Stage, source: Error) -> Failu
     } else {
         "nothing is lost"
     };
-    let again = format!("{known}: run \"derikey resume {name}\"");
+    let hopeless = matches!(cause.exit, 8 | 11);
+    let or_not = if hopeless {
+        ", or add --abandon to give it up"
+    } else {
+        ""
+    };
+    let again = format!("{known}: run \"derikey resume {name}\"{or_not}");
     let mended = match cause.hint {
         Some(hint) if cause.exit != 5 => format!("{hint}; then: {again}"),
         _ => again,

@@ -120,6 +120,7 @@ fn rotate_one(
     let _lock = context.lock(name)?;
     if let Some(intent) = context.store.intent(name)? {
         if intent.operation == Operation::Rotate && intent.stage < Stage::Switched {
+            let intent = as_typed_now(intent, args, hook);
             return finish(context, intent, &args.sealing, &args.admin);
         }
         manage::refuse_pending(context, name)?;
@@ -158,8 +159,23 @@ fn rotate_one(
         until: None,
         remove_old: args.remove_old,
         taken_back: false,
+        puts_off: None,
     });
     finish(context, intent, &args.sealing, &args.admin)
+}
+
+/// Continues a rotation with what was typed this time, where something was.
+fn as_typed_now(mut intent: Intent, args: &Rotate, hook: &[String]) -> Intent {
+    if let Some(succession) = &mut intent.succession {
+        if !hook.is_empty() {
+            succession.hook = hook.to_vec();
+        }
+        if let Some(grace) = args.grace {
+            succession.grace = grace.as_secs();
+        }
+        succession.remove_old |= args.remove_old;
+    }
+    intent
 }
 
 fn registered<'a>(
@@ -199,7 +215,7 @@ pub(super) fn rollback(context: &Context, args: &Rollback) -> Result<(), Failure
     }
     let intent = match pending {
         Some(intent) if intent.operation == Operation::Rollback => intent,
-        _ => back(context, &name, hook)?,
+        pending => back(context, &name, hook, pending)?,
     };
     context.check_network(&name, &intent.place.network()?)?;
     if context.global.dry_run {
@@ -216,7 +232,12 @@ pub(super) fn rollback(context: &Context, args: &Rollback) -> Result<(), Failure
 }
 
 /// Prepares the way back to the newest generation that was superseded.
-fn back(context: &Context, name: &KeyName, hook: Vec<String>) -> Result<Intent, Failure> {
+fn back(
+    context: &Context,
+    name: &KeyName,
+    hook: Vec<String>,
+    pending: Option<Intent>,
+) -> Result<Intent, Failure> {
     let current = context.store.current(name)?;
     let record = context.store.record(name)?;
     let (now_known, key_id) = registered(name, &record)?;
@@ -266,6 +287,7 @@ fn back(context: &Context, name: &KeyName, hook: Vec<String>) -> Result<Intent, 
         until: None,
         remove_old: false,
         taken_back: false,
+        puts_off: pending.map(Box::new),
     });
     Ok(intent)
 }
@@ -321,7 +343,6 @@ async fn carry_out(
     let mut work = manage::work_of(context, &mut office);
     if !there {
         as_it_is_there(&mut work, context, &mut intent).await?;
-        make_room(&mut work, context, &name).await?;
         context.store.announce(&intent)?;
     }
     if intent.operation == Operation::Rollback {
@@ -352,6 +373,14 @@ async fn carry_out(
     let rotated = work.rotate(intent, signer, &mut hook).await?;
     let public = context.store.public(&name)?;
     let (outcomes, until) = match rotated {
+        Rotated::TakenBack => {
+            context.output.remark(
+                "the deploy hook had failed: the new key is taken back, and the old one is in use",
+            );
+            let mut value = keys::about(context, &name)?;
+            keys::merge(&mut value, json!({"changed": false, "taken_back": true}));
+            return Ok(value);
+        }
         Rotated::Done(outcomes) => (outcomes, None),
         Rotated::Waiting(outcomes, until) => {
             context.output.remark(format!(
@@ -373,7 +402,8 @@ async fn carry_out(
     Ok(value)
 }
 
-/// Takes over what the exchange has now: what was narrowed there is not widened again.
+/// Takes over what the exchange has now: what was narrowed there is not widened again. Makes room
+/// beforehand only where the account is full, so that there is a way back until the last moment.
 async fn as_it_is_there(
     work: &mut provision::Work<'_, crate::exchange::Https>,
     context: &Context,
@@ -398,36 +428,17 @@ async fn as_it_is_there(
             "what the exchange has is kept, not what is recorded here: {line}"
         ));
     }
+    let full = survey.0.len() >= KEYS_PER_ACCOUNT;
+    let from = old.from;
     intent.spec = there;
-    Ok(())
-}
-
-/// Clears generations away that were superseded by an earlier rotation.
-async fn make_room(
-    work: &mut provision::Work<'_, crate::exchange::Https>,
-    context: &Context,
-    name: &KeyName,
-) -> Result<(), Failure> {
-    let current = context.store.current(name)?;
-    for generation in context.store.generations(name)? {
-        if generation == current {
-            continue;
-        }
-        let record = context.store.record_of(name, generation)?;
-        match record.registration {
-            Some(known) if known.retired.is_some() => {
-                context.output.remark(format!(
-                    "removing generation {generation}, which was superseded before"
-                ));
-                work.make_room(name, generation, &known).await?;
-            }
-            // Nobody knows of it: a rotation that ended before it was registered.
-            None => drop(context.store.discard_generation(name, generation, now())?),
-            Some(_) => {}
-        }
+    if full {
+        work.clear_superseded(&intent.name, &[from]).await?;
     }
     Ok(())
 }
+
+/// An account holds no more (Deribit, "Creating new API key").
+const KEYS_PER_ACCOUNT: usize = 8;
 
 fn words(args: &HookArgs) -> Result<Vec<String>, Failure> {
     match &args.deploy_hook {

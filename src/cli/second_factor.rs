@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::Read,
+    sync::{MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -24,15 +25,21 @@ use crate::{
 pub(super) struct Codes<'a> {
     context: &'a Context,
     from: From,
-    /// Codes that were given away in this run.
-    given: Vec<Zeroizing<String>>,
 }
 
 enum From {
-    Lines(File),
+    Lines,
     Program(String),
     Seed(Totp),
     Person,
+}
+
+/// What all desks of one run share: a descriptor is read on, not from its start again, and a code
+/// that one desk has given away is no other's.
+#[derive(Default)]
+pub(super) struct Memory {
+    lines: Option<File>,
+    given: Vec<Zeroizing<String>>,
 }
 
 impl<'a> Codes<'a> {
@@ -47,7 +54,13 @@ impl<'a> Codes<'a> {
             (&config.totp_command, &config.totp_seed_file)
         };
         let from = match (args.totp_fd, command, seed) {
-            (Some(number), _, _) => From::Lines(inputs::open_fd(number, "the one-time code")?),
+            (Some(number), _, _) => {
+                let mut memory = remembered(context);
+                if memory.lines.is_none() {
+                    memory.lines = Some(inputs::share_fd(number, "the one-time code")?);
+                }
+                From::Lines
+            }
             (None, Some(command), _) => From::Program(command.clone()),
             (None, None, Some(path)) => {
                 let line = Source::File(path.clone()).read_line("the TOTP seed")?;
@@ -55,17 +68,17 @@ impl<'a> Codes<'a> {
             }
             (None, None, None) => From::Person,
         };
-        Ok(Self {
-            context,
-            from,
-            given: Vec::new(),
-        })
+        Ok(Self { context, from })
     }
 
     fn next(&mut self, challenge: &Challenge) -> Result<Zeroizing<String>, Error> {
         match &mut self.from {
-            From::Lines(file) => next_line(file),
+            From::Lines => match &mut remembered(self.context).lines {
+                Some(file) => next_line(file),
+                None => Err(no_code("no code is left to read")),
+            },
             From::Program(command) => {
+                claim_next_step(self.context, &format!("program {command}"))?;
                 let missing = |failure: Failure| no_code(failure.message());
                 let bytes = inputs::output_of(command, "the one-time code").map_err(missing)?;
                 let text = std::str::from_utf8(&bytes).unwrap_or_default();
@@ -96,26 +109,36 @@ impl<'a> Codes<'a> {
 
 impl SecondFactor for Codes<'_> {
     fn code(&mut self, challenge: &Challenge) -> Result<OneTimeCode, Error> {
-        let mut code = self.next(challenge)?;
-        // A program shows the same code for half a minute, and a code is sent once.
-        if self.given.contains(&code) && matches!(self.from, From::Program(_)) {
-            let left = Totp::STEP - seconds_now() % Totp::STEP;
-            Waiting::count_down(
-                "waiting for the next code",
-                left,
-                self.context.output.shows_progress(),
-            );
-            code = self.next(challenge)?;
-        }
+        let code = self.next(challenge)?;
         if !(code.len() == 6 && code.bytes().all(|b| b.is_ascii_digit())) {
             return Err(no_code("what was given is not a code of six digits"));
         }
-        if self.given.contains(&code) {
+        let mut memory = remembered(self.context);
+        if memory.given.contains(&code) {
             return Err(no_code("the same code was given twice; a code works once"));
         }
-        self.given.push(code.clone());
+        memory.given.push(code.clone());
         Ok(OneTimeCode::new(code.to_string()))
     }
+
+    fn waits(&mut self, seconds: u64) -> bool {
+        if seconds > LONGEST_PAUSE {
+            return false;
+        }
+        self.context.output.remark(format!(
+            "too many one-time codes have failed; waiting for {seconds} s, as the exchange asks"
+        ));
+        Waiting::count_down(
+            "waiting until codes are taken again",
+            seconds,
+            self.context.output.shows_progress(),
+        );
+        true
+    }
+}
+
+fn remembered<'a>(context: &'a Context) -> MutexGuard<'a, Memory> {
+    context.codes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn no_code(problem: &str) -> Error {
@@ -147,8 +170,17 @@ fn next_line(file: &mut File) -> Result<Zeroizing<String>, Error> {
 /// How many steps are waited for: a handful of processes may share a seed.
 const LONGEST_WAIT: u32 = 8;
 
+/// The longest pause after failed codes that is waited out, in seconds.
+const LONGEST_PAUSE: u64 = 300;
+
 /// Waits for a step whose code nobody has sent, claims it, and returns its code.
 fn from_seed(context: &Context, totp: &Totp) -> Result<Zeroizing<String>, Error> {
+    let step = claim_next_step(context, totp.tag())?;
+    Ok(Zeroizing::new(totp.code(step).expose().to_owned()))
+}
+
+/// Waits for a step in which no run has taken a code from a source, and claims it.
+fn claim_next_step(context: &Context, source: &str) -> Result<u64, Error> {
     for _ in 0..LONGEST_WAIT {
         let now = seconds_now();
         let step = Totp::step_at(now);
@@ -157,10 +189,10 @@ fn from_seed(context: &Context, totp: &Totp) -> Result<Zeroizing<String>, Error>
         let claimed = left > 2
             && context
                 .store
-                .claim_step(totp.tag(), step)
+                .claim_step(source, step)
                 .map_err(|error| no_code(&error.to_string()))?;
         if claimed {
-            return Ok(Zeroizing::new(totp.code(step).expose().to_owned()));
+            return Ok(step);
         }
         Waiting::count_down(
             "waiting for the next one-time code",

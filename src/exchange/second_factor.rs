@@ -62,6 +62,10 @@ pub trait SecondFactor: Send {
     /// # Errors
     /// [`Error::NoSecondFactor`] where there is nobody to ask or no code is left.
     fn code(&mut self, challenge: &Challenge) -> Result<OneTimeCode, Error>;
+
+    /// Lets the seconds pass that the exchange asks for after too many failed codes (12998), and
+    /// returns true; returns false at once where that is too long.
+    fn waits(&mut self, seconds: u64) -> bool;
 }
 
 /// Nobody is there to answer.
@@ -73,5 +77,9 @@ impl SecondFactor for Unattended {
         Err(Error::NoSecondFactor {
             problem: "none was given".into(),
         })
+    }
+
+    fn waits(&mut self, _: u64) -> bool {
+        false
     }
 }

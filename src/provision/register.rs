@@ -1,6 +1,6 @@
 //! Registering a key: persist, create, prove, and only then give it its rights.
 
-use super::{Event, Outcomes, Proven, Work, prove, sorted};
+use super::{Event, Outcomes, Proven, Work, prove, sorted, strike_out};
 use crate::{
     Error,
     exchange::{
@@ -9,7 +9,7 @@ use crate::{
     },
     key::{Algorithm, PublicKey},
     signer::Signer,
-    store::{Intent, Issued, Moment, Operation, Record, Registration, Specification, Stage},
+    store::{Intent, Issued, Moment, Record, Registration, Specification, Stage},
 };
 
 impl<T: Transport> Work<'_, T> {
@@ -35,7 +35,7 @@ impl<T: Transport> Work<'_, T> {
             .is_refused_for_good(&intent, asked_before, signer, &source)
             .await
         {
-            self.abandon(&intent)?;
+            strike_out(self.store, &intent, (self.now)())?;
             return Err(source);
         }
         Err(unfinished(&intent, source))
@@ -55,18 +55,7 @@ impl<T: Transport> Work<'_, T> {
         // What is refused now need not have been refused before, and a code that says nothing
         // may stand for anything: only the account's list can tell.
         let doubtful = asked_before || says_nothing(error);
-        !doubtful || matches!(self.search(signer.public_key()).await, Ok(None))
-    }
-
-    /// Ends an operation that the exchange will have nothing of.
-    ///
-    /// # Errors
-    /// Those of the keystore.
-    pub fn abandon(&mut self, intent: &Intent) -> Result<(), Error> {
-        if intent.operation == Operation::Provision && self.store.contains(&intent.name) {
-            self.store.discard(&intent.name, (self.now)())?;
-        }
-        Ok(self.store.conclude(&intent.name)?)
+        !doubtful || matches!(self.search(intent, signer.public_key()).await, Ok(None))
     }
 
     /// Gets the exchange to have the key as it is meant, proven by a signed login.
@@ -102,7 +91,16 @@ impl<T: Transport> Work<'_, T> {
             }
         };
         if intent.stage < Stage::Granting {
-            let proven = self.prove(&issued.client_id, signer, &first_scope).await?;
+            let proven = match self.prove(&issued.client_id, signer, &first_scope).await {
+                // A refused login does not say that the key was removed in the meantime.
+                Err(Error::Exchange(error))
+                    if error.is_credentials()
+                        && !self.has(issued.key_id, &issued.client_id).await? =>
+                {
+                    return Err(Error::NoSuchApiKey { id: issued.key_id });
+                }
+                result => result?,
+            };
             (self.tell)(Event::Proven(proven.granted()));
             if intent.spec.whitelist.is_empty() {
                 return Ok((issued, Some(proven)));
@@ -135,7 +133,7 @@ impl<T: Transport> Work<'_, T> {
     ) -> Result<ApiKey, Error> {
         if intent.stage == Stage::Creating {
             // An earlier attempt may have gone through.
-            if let Some(key) = self.search(public).await? {
+            if let Some(key) = self.search(intent, public).await? {
                 return Ok(key);
             }
         } else {
@@ -156,23 +154,44 @@ impl<T: Transport> Work<'_, T> {
                 if matches!(error, exchange::Error::WrongNetwork { .. }) {
                     return Err(error.into());
                 }
-                match self.search(public).await {
+                match self.search(intent, public).await {
                     Ok(Some(key)) => Ok(key),
                     _ => Err(error.into()),
                 }
+            }
+            Err(error) if was_not_carried_out(&error) => {
+                // There is nothing to look for later, and a look can cost a one-time code.
+                self.enter(intent, Stage::Generated)?;
+                Err(error)
             }
             result => result,
         }
     }
 
-    pub(super) async fn search(&mut self, public: &PublicKey) -> Result<Option<ApiKey>, Error> {
+    /// Looks for the key in the account; an error where the account does not show enough to tell.
+    pub(super) async fn search(
+        &mut self,
+        intent: &Intent,
+        public: &PublicKey,
+    ) -> Result<Option<ApiKey>, Error> {
         (self.tell)(Event::Searching);
         let keys = self.desk.call(&ListApiKeys {}).await?;
+        let hidden = |key: &ApiKey| {
+            key.public_key.is_none() && matches!(key.credential, Credential::Withheld)
+        };
+        let label = &intent.spec.label;
+        let undecided = keys.iter().any(|key| hidden(key) && key.name == *label);
         // The lowest id is the one that was made first.
-        Ok(keys
+        let found = keys
             .into_iter()
             .filter(|key| key.is(public))
-            .min_by_key(|key| key.id))
+            .min_by_key(|key| key.id);
+        match found {
+            None if undecided => Err(Error::Undecided {
+                label: label.clone(),
+            }),
+            found => Ok(found),
+        }
     }
 
     /// Holds what the exchange says it made against what was sent.
@@ -355,4 +374,22 @@ pub(super) fn is_final(error: &Error) -> bool {
 /// Tells whether a refusal carries a code that does not say whether anything was carried out.
 pub(super) fn says_nothing(error: &Error) -> bool {
     matches!(error, Error::Exchange(exchange::Error::Refused(refusal)) if refusal.kind() == Kind::Other)
+}
+
+/// Tells whether a call came to nothing for certain, so that it can be made again later.
+fn was_not_carried_out(error: &Error) -> bool {
+    use exchange::Error as E;
+    match error {
+        Error::Exchange(E::Refused(refusal)) => matches!(
+            refusal.kind(),
+            Kind::Transient | Kind::RateLimit | Kind::SecondFactor | Kind::SecondFactorLocked
+        ),
+        Error::Exchange(
+            E::NoSecondFactor { .. }
+            | E::SecondFactorRefused { .. }
+            | E::Interrupted
+            | E::Unreachable { .. },
+        ) => true,
+        _ => false,
+    }
 }

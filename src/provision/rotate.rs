@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use super::{Event, Operator, Outcomes, Work, register::unfinished};
+use super::{Event, Operator, Outcomes, Work, register::unfinished, strike_out};
 use crate::{
     Error,
-    exchange::{Scope, Transport},
+    exchange::{ClientId, Scope, Transport, Whitelisted},
     key::KeyName,
     signer::Signer,
-    store::{Generation, Intent, Issued, Moment, Operation, Registration, Stage, Succession},
+    store::{Generation, Intent, Issued, Moment, Operation, Stage, Succession},
 };
 
 /// Tells a program of the new key; its refusal rolls the rotation back.
@@ -24,6 +24,9 @@ pub enum Rotated {
     Done(Outcomes),
     /// The new key is in use; the old one stays enabled until then.
     Waiting(Outcomes, Moment),
+    /// The program that is told of a new key had refused it before this was interrupted; it is
+    /// taken back, and the key of before is in use.
+    TakenBack,
 }
 
 impl<'a, T: Transport> Work<'a, T> {
@@ -43,13 +46,16 @@ impl<'a, T: Transport> Work<'a, T> {
         match self.carry_rotation(&mut intent, signer, hook).await {
             Ok(rotated) => Ok(rotated),
             Err(error @ Error::Hook { .. }) => Err(error),
+            Err(error @ Error::SuccessorUnusable { .. }) if intent.stage <= Stage::Deployed => {
+                Err(error)
+            }
             Err(error)
                 if intent.operation == Operation::Rotate
                     && self
                         .is_refused_for_good(&intent, asked_before, signer, &error)
                         .await =>
             {
-                self.drop_generation(&intent)?;
+                strike_out(self.store, &intent, (self.now)())?;
                 Err(error)
             }
             Err(source) => Err(unfinished(&intent, source)),
@@ -66,10 +72,9 @@ impl<'a, T: Transport> Work<'a, T> {
             && intent.succession.as_ref().is_some_and(|s| s.taken_back)
         {
             self.undo(intent, &issued).await?;
-            return Err(Error::Hook {
-                problem: "failed before this was interrupted".into(),
-            });
+            return Ok(Rotated::TakenBack);
         }
+        let proven_before = intent.stage >= Stage::Proven;
         let mut granted = None;
         if intent.stage < Stage::Proven {
             if intent.operation == Operation::Rollback {
@@ -88,9 +93,10 @@ impl<'a, T: Transport> Work<'a, T> {
         };
         // Nothing is put in use that is gone, whoever took it away in the meantime.
         if intent.stage <= Stage::Deployed && !self.has(issued.key_id, &issued.client_id).await? {
-            self.drop_generation(intent)?;
-            return Err(Error::Hook {
-                problem: "failed before".into(),
+            strike_out(self.store, intent, (self.now)())?;
+            return Err(Error::SuccessorUnusable {
+                client_id: issued.client_id,
+                problem: "gone from the account",
             });
         }
         if intent.stage == Stage::Proven {
@@ -119,6 +125,9 @@ impl<'a, T: Transport> Work<'a, T> {
             if let Some(until) = until.filter(|until| (self.now)() < *until) {
                 return Ok(Rotated::Waiting(self.outcomes(intent, granted)?, until));
             }
+            if proven_before {
+                granted = self.prove_again(&issued, signer).await?;
+            }
             self.close(&succession, &issued, signer, Operation::Disable)
                 .await?;
             self.retire(&intent.name, succession.from, false)?;
@@ -137,9 +146,56 @@ impl<'a, T: Transport> Work<'a, T> {
                     .discard_generation(&intent.name, succession.from, (self.now)())?;
             }
         }
+        self.clear_superseded(&intent.name, &[succession.from, intent.generation])
+            .await?;
         let outcomes = self.outcomes(intent, granted)?;
         self.store.conclude(&intent.name)?;
         Ok(Rotated::Done(outcomes))
+    }
+
+    /// Makes sure that the new key still works, before the old one goes: a grace is long enough
+    /// for somebody to disable or remove it.
+    async fn prove_again(
+        &mut self,
+        issued: &Issued,
+        signer: &dyn Signer,
+    ) -> Result<Option<Scope>, Error> {
+        let unusable = |problem| Error::SuccessorUnusable {
+            client_id: issued.client_id.clone(),
+            problem,
+        };
+        let survey = self.survey().await?;
+        let key = survey
+            .by_id(issued.key_id)
+            .filter(|key| key.client_id == issued.client_id)
+            .ok_or_else(|| unusable("gone from the account"))?;
+        if key.enabled == Some(false) {
+            return Err(unusable("disabled"));
+        }
+        let scope = key.max_scope.clone();
+        self.prove_as(&issued.client_id, signer, &scope, &key.ip_whitelist)
+            .await
+    }
+
+    /// Proves a key that has logged in before; this host need not be on its whitelist.
+    async fn prove_as(
+        &mut self,
+        client_id: &ClientId,
+        signer: &dyn Signer,
+        scope: &Scope,
+        whitelist: &[Whitelisted],
+    ) -> Result<Option<Scope>, Error> {
+        match self.prove(client_id, signer, scope).await {
+            Ok(proven) => {
+                (self.tell)(Event::Proven(proven.granted()));
+                Ok(Some(proven.granted))
+            }
+            Err(Error::Exchange(error)) if error.is_credentials() && !whitelist.is_empty() => {
+                (self.tell)(Event::NotFromHere);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Disables or removes the old key; with the new key itself where the old one is the operator.
@@ -156,6 +212,10 @@ impl<'a, T: Transport> Work<'a, T> {
                 signer,
             });
         }
+        // Somebody may have removed it in the meantime, which is as good.
+        if !self.has(old.key_id, &old.client_id).await? {
+            return Ok(());
+        }
         self.set(old.key_id, &old.client_id, operation).await
     }
 
@@ -171,48 +231,37 @@ impl<'a, T: Transport> Work<'a, T> {
         self.set(issued.key_id, &issued.client_id, Operation::Enable)
             .await?;
         let scope = intent.spec.scope.clone();
-        let granted = match self.prove(&issued.client_id, signer, &scope).await {
-            Ok(proven) => {
-                (self.tell)(Event::Proven(proven.granted()));
-                Some(proven.granted)
-            }
-            // It has logged in before; this host need not be on its whitelist.
-            Err(Error::Exchange(error))
-                if error.is_credentials() && !intent.spec.whitelist.is_empty() =>
-            {
-                (self.tell)(Event::NotFromHere);
-                None
-            }
-            Err(error) => return Err(error),
-        };
+        let whitelist = &intent.spec.whitelist;
+        let granted = self
+            .prove_as(&issued.client_id, signer, &scope, whitelist)
+            .await?;
         let now = Some((self.now)());
         self.write_record(intent, &issued, &scope, now)?;
         Ok(granted)
     }
 
     /// Takes back a new key that nobody uses yet; the old one was never touched.
-    async fn undo(&mut self, intent: &Intent, issued: &Issued) -> Result<(), Error> {
+    pub(super) async fn undo(&mut self, intent: &Intent, issued: &Issued) -> Result<(), Error> {
         if intent.operation == Operation::Rollback {
-            self.set(issued.key_id, &issued.client_id, Operation::Disable)
-                .await?;
-            self.retire(&intent.name, intent.generation, false)?;
-            return Ok(self.store.conclude(&intent.name)?);
+            // A rotation that was in its grace takes its course again: the key stays enabled.
+            let put_off = intent
+                .succession
+                .as_ref()
+                .and_then(|s| s.puts_off.as_deref());
+            let in_grace = put_off.is_some_and(|before| before.stage == Stage::Switched);
+            if !in_grace {
+                self.set(issued.key_id, &issued.client_id, Operation::Disable)
+                    .await?;
+            }
+            self.retire(&intent.name, intent.generation, in_grace)?;
+            return Ok(match put_off {
+                Some(before) => self.store.announce(before)?,
+                None => self.store.conclude(&intent.name)?,
+            });
         }
         self.set(issued.key_id, &issued.client_id, Operation::Remove)
             .await?;
-        self.drop_generation(intent)
-    }
-
-    fn drop_generation(&mut self, intent: &Intent) -> Result<(), Error> {
-        let there = self
-            .store
-            .generations(&intent.name)?
-            .contains(&intent.generation);
-        if intent.operation == Operation::Rotate && there {
-            self.store
-                .discard_generation(&intent.name, intent.generation, (self.now)())?;
-        }
-        Ok(self.store.conclude(&intent.name)?)
+        strike_out(self.store, intent, (self.now)())
     }
 
     /// Marks a generation as one that another has taken the place of.
@@ -236,22 +285,34 @@ impl<'a, T: Transport> Work<'a, T> {
         })
     }
 
-    /// Removes, at the exchange, a generation that was superseded before: an account has room for
-    /// eight keys, and one is enough to go back to.
+    /// Removes, here and at the exchange, what earlier rotations left behind: an account has room
+    /// for eight keys, and one is enough to go back to.
     ///
     /// # Errors
     /// Those of the exchange and the keystore.
-    pub async fn make_room(
+    pub async fn clear_superseded(
         &mut self,
         name: &KeyName,
-        generation: Generation,
-        known: &Registration,
+        keep: &[Generation],
     ) -> Result<(), Error> {
-        if let Some(id) = known.key_id {
-            self.set(id, &known.client_id, Operation::Remove).await?;
+        for generation in self.store.generations(name)? {
+            if keep.contains(&generation) {
+                continue;
+            }
+            let record = self.store.record_of(name, generation)?;
+            // One that nobody knows of is left from a rotation that ended before it registered.
+            if let Some(known) = record.registration {
+                if known.retired.is_none() {
+                    continue;
+                }
+                (self.tell)(Event::Clearing(generation));
+                if let Some(id) = known.key_id {
+                    self.set(id, &known.client_id, Operation::Remove).await?;
+                }
+            }
+            self.store
+                .discard_generation(name, generation, (self.now)())?;
         }
-        self.store
-            .discard_generation(name, generation, (self.now)())?;
         Ok(())
     }
 }

@@ -107,6 +107,9 @@ pub struct Succession {
     /// Whether that program refused, so that the new key is being taken back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub taken_back: bool,
+    /// The rotation that a rollback interrupted, and that goes on if the rollback is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub puts_off: Option<Box<Intent>>,
 }
 
 /// What a key is to be at the exchange.

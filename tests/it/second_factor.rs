@@ -474,3 +474,51 @@ fn the_same_command_again_continues_where_a_missing_code_stopped_it() {
     let keys = raw::inspect(&bench.exchange, Admin::keys);
     assert_eq!(keys.len(), 1);
 }
+
+#[test]
+fn a_program_is_not_asked_twice_in_one_half_minute_even_by_two_commands() {
+    let bench = Bench::new(&[]);
+    let program = "sh -c 'date +%s >>asked; cat code'";
+    let show = |step| fs::write(bench.home.path("code"), format!("{}\n", code(step))).unwrap();
+    let first = step();
+    show(first);
+    bench
+        .run(&bench.provision("bot", &["--totp-command", program]))
+        .ok();
+    let mut second = bench
+        .home
+        .command(&bench.provision("bot2", &["--totp-command", program]))
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_secs(1));
+    while step() == first {
+        thread::sleep(Duration::from_millis(100));
+    }
+    show(step());
+    second.wait().unwrap();
+    let asked = fs::read_to_string(bench.home.path("asked")).unwrap();
+    let steps: Vec<u64> = asked
+        .lines()
+        .map(|at| Totp::step_at(at.parse().unwrap()))
+        .collect();
+    assert_eq!(steps.len(), 2, "{asked}");
+    assert!(steps[0] < steps[1], "{asked}");
+}
+
+#[test]
+fn codes_on_one_descriptor_are_read_on_by_the_next_desk_and_the_next_command() {
+    let bench = Bench::new(&[]);
+    // A file, which a second look would find at its start again.
+    let now = step();
+    let lines = format!("{}\n{}\n", code(now), code(now + 1));
+    let codes = fs::File::open(bench.home.secret_file("codes", &lines)).unwrap();
+    fcntl_setfd(&codes, FdFlags::empty()).unwrap();
+    let number = codes.as_raw_fd().to_string();
+    let more = ["--totp-fd", &number];
+    bench.run(&bench.provision("bot", &more)).ok();
+    bench.run(&bench.provision("bot2", &more)).ok();
+    assert_eq!(bench.account().0.len(), 2);
+    let sent = bench.tap.codes();
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    assert_ne!(sent[0], sent[1]);
+}

@@ -1197,6 +1197,8 @@ fn an_answer_may_have_its_number_as_text_or_not_at_all() {
 struct Codes {
     given: usize,
     challenges: Vec<String>,
+    patience: u64,
+    asked_to_wait: Vec<u64>,
 }
 
 impl SecondFactor for Codes {
@@ -1204,6 +1206,11 @@ impl SecondFactor for Codes {
         self.given += 1;
         self.challenges.push(challenge.text().to_owned());
         Ok(OneTimeCode::new(code(self.given)))
+    }
+
+    fn waits(&mut self, seconds: u64) -> bool {
+        self.asked_to_wait.push(seconds);
+        seconds <= self.patience
     }
 }
 
@@ -1435,6 +1442,40 @@ fn too_many_failed_codes_are_said_at_once_with_the_time_to_wait() {
         assert_eq!(exchange.transport().left(), 0);
         assert!(exchange.transport().pauses().is_empty());
     }
+}
+
+#[test]
+fn a_pause_after_failed_codes_is_waited_out_and_then_a_fresh_challenge_answered() {
+    let lock = || answer("error.12998.reply.json");
+    let steps = [
+        challenge("x="),
+        lock(),
+        lock(),
+        challenge("y="),
+        answer("create_api_key.reply.json"),
+    ];
+    let exchange = scripted(Network::Test, steps);
+    let mut codes = Codes {
+        patience: 60,
+        ..Codes::default()
+    };
+    confirm_create(&exchange, &mut codes).unwrap();
+    assert_eq!(codes.asked_to_wait, [60, 60]);
+    assert_eq!(codes.challenges, ["x=", "y="]);
+    assert_eq!(exchange.transport().codes(), [code(1), code(2)]);
+}
+
+#[test]
+fn a_pause_after_the_last_try_is_not_waited_out() {
+    let steps = (0..3).map(|_| answer("error.12998.reply.json"));
+    let exchange = scripted(Network::Test, steps);
+    let mut codes = Codes {
+        patience: 60,
+        ..Codes::default()
+    };
+    let error = confirm_create(&exchange, &mut codes).unwrap_err();
+    assert!(matches!(error, Error::Refused(_)), "{error:?}");
+    assert_eq!(codes.asked_to_wait, [60, 60]);
 }
 
 #[test]
