@@ -254,10 +254,11 @@ impl<'a, T: Transport> Work<'a, T> {
                     .await?;
             }
             self.retire(&intent.name, intent.generation, in_grace)?;
-            return Ok(match put_off {
+            match put_off {
                 Some(before) => self.store.announce(before)?,
                 None => self.store.conclude(&intent.name)?,
-            });
+            }
+            return Ok(());
         }
         self.set(issued.key_id, &issued.client_id, Operation::Remove)
             .await?;
