@@ -428,6 +428,15 @@ async fn as_it_is_there(
             "what the exchange has is kept, not what is recorded here: {line}"
         ));
     }
+    if !there.scope.is_within(&intent.spec.scope) {
+        let name = &intent.name;
+        let why = format!(
+            "the exchange shows more rights for {name} than are recorded here ({} -> {}), \
+             and the new key would get them",
+            intent.spec.scope, there.scope
+        );
+        context.confirm(&why, name.as_str())?;
+    }
     let full = survey.0.len() >= KEYS_PER_ACCOUNT;
     let from = old.from;
     intent.spec = there;

@@ -246,30 +246,53 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         Err(error) => return Err(at(path)(error)),
     }
     let draft = Draft::write(path, bytes)?;
-    fs::rename(&draft.path, path).map_err(at(path))?;
+    rename_over(&draft.path, path)?;
     draft.keep();
     sync_parent(path)
+}
+
+/// Renames in the place of what is there.
+pub(super) fn rename_over(from: &Path, to: &Path) -> Result<(), Error> {
+    in_place(from, to, || fs::rename(from, to).map_err(at(to)))
+}
+
+/// Renames, and looks whether it is so: a disk can say yes and mean no.
+fn in_place(
+    from: &Path,
+    to: &Path,
+    rename: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let inode = |path| fs::symlink_metadata(path).map(|metadata| metadata.ino());
+    let moved = inode(from).map_err(at(from))?;
+    rename()?;
+    if inode(to).ok() == Some(moved) {
+        Ok(())
+    } else {
+        Err(Error::NotWritten { path: to.into() })
+    }
 }
 
 /// Renames without ever taking another's place.
 pub(super) fn rename_new(from: &Path, to: &Path) -> Result<(), Error> {
     let exists = || Error::Exists { path: to.into() };
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(Errno::EXIST | Errno::NOTEMPTY) => Err(exists()),
-        // Not every file system knows the flag (NFS). There, a link takes no other's place, and
-        // no directory takes that of one with something in it.
-        Err(Errno::INVAL | Errno::NOSYS) if from.is_dir() => match fs::rename(from, to) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Err(exists()),
-            result => result.map_err(at(to)),
-        },
-        Err(Errno::INVAL | Errno::NOSYS) => match fs::hard_link(from, to) {
-            Ok(()) => fs::remove_file(from).map_err(at(from)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists()),
-            Err(error) => Err(at(to)(error)),
-        },
-        Err(error) => Err(at(to)(error.into())),
-    }
+    in_place(from, to, || {
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST | Errno::NOTEMPTY) => Err(exists()),
+            // Not every file system knows the flag (NFS). There, a link takes no other's place, and
+            // no directory takes that of one with something in it.
+            Err(Errno::INVAL | Errno::NOSYS) if from.is_dir() => match fs::rename(from, to) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Err(exists()),
+                result => result.map_err(at(to)),
+            },
+            Err(Errno::INVAL | Errno::NOSYS) => match fs::hard_link(from, to) {
+                Ok(()) => fs::remove_file(from).map_err(at(from)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists()),
+                Err(error) => Err(at(to)(error)),
+            },
+            Err(error) => Err(at(to)(error.into())),
+        }
+    })
 }
 
 /// Makes what happened in a directory last.

@@ -92,7 +92,7 @@ impl Store {
         files::check_dir(&self.generation_dir(name, generation))?;
         let link = self.key_dir(name).join("current");
         let (draft, ()) = files::fresh_name(&link, |path| symlink(generation.to_string(), path))?;
-        fs::rename(&draft, &link).map_err(files::at(&link))?;
+        files::rename_over(&draft, &link)?;
         files::sync_parent(&link)
     }
 
@@ -278,8 +278,8 @@ impl Store {
         files::ensure_dir(&grave)?;
         let buried = grave.join("private.pem");
         fs::hard_link(&path, &buried).map_err(files::at(&buried))?;
-        let replaced = files::sync_parent(&buried)
-            .and_then(|()| fs::rename(&draft.path, &path).map_err(files::at(&path)));
+        let replaced =
+            files::sync_parent(&buried).and_then(|()| files::rename_over(&draft.path, &path));
         if replaced.is_err() {
             // The old file is where it was; this was only its second name.
             let _ = fs::remove_file(&buried).and_then(|()| fs::remove_dir(&grave));

@@ -336,36 +336,6 @@ pub(crate) fn can_trace() -> bool {
     )
 }
 
-#[test]
-fn provision_killed_between_system_calls_ends_with_one_key() {
-    if !can_trace() || !installed("python3", &["--version"]) {
-        return;
-    }
-    // The script sweeps them all; here a sample.
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kill-sweep.py");
-    let output = Command::new("python3")
-        .arg(script)
-        .args(["--derikey", env!("CARGO_BIN_EXE_derikey"), "--points", "20"])
-        .args([
-            "--",
-            "provision",
-            NAME,
-            "--scope",
-            SCOPE,
-            "--ip",
-            "127.0.0.1",
-        ])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}\n{errors}");
-    assert!(
-        text.contains("20 points tried, 0 failed"),
-        "{text}\n{errors}"
-    );
-}
-
 /// Everything in the keystore by name: mode and content, or where a link leads.
 fn picture(store: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let mut picture = BTreeMap::new();

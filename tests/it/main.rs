@@ -26,6 +26,7 @@ mod scene;
 mod second_factor;
 mod store_files;
 mod support;
+mod sweep;
 mod terminal;
 mod vectors;
 mod wire;

@@ -21,10 +21,10 @@ use ed25519_dalek::{Signer, SigningKey};
 use serde_json::{Value, json};
 
 use super::{
-    kills::{Bridge, PHASES, Phase, can_trace},
+    kills::{Bridge, PHASES, Phase},
     raw,
     scene::{self, Account, NAME, SCOPE, Scene, base64_of},
-    support::{Home, Run, Server, installed, join},
+    support::{Home, Run, Server, join},
 };
 
 /// A registered key, the exchange that knows it, and a bot that uses it.
@@ -974,27 +974,4 @@ fn a_removal_that_was_killed_at_the_trash_can_be_finished() {
     play.home().run(&resume).ok();
     assert_eq!(play.scene.pending(), Vec::<Value>::new());
     assert_eq!(play.account.asymmetric(), Vec::<Value>::new());
-}
-
-#[test]
-fn rotate_killed_between_system_calls_leaves_a_key_that_works() {
-    if !can_trace() || !installed("python3", &["--version"]) {
-        return;
-    }
-    // The script sweeps them all; here a sample.
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kill-sweep.py");
-    let output = Command::new("python3")
-        .arg(script)
-        .args(["--derikey", env!("CARGO_BIN_EXE_derikey"), "--points", "6"])
-        .args(["--before", "provision bot --scope trade:read_write"])
-        .args(["--", "rotate", NAME])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}\n{errors}");
-    assert!(
-        text.contains("6 points tried, 0 failed"),
-        "{text}\n{errors}"
-    );
 }
