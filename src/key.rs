@@ -27,6 +27,7 @@ mod pem;
 mod pkcs8;
 mod public;
 mod seclusion;
+mod ssh;
 mod symmetric;
 
 pub use error::Error;
@@ -35,6 +36,8 @@ pub use message::{Message, Nonce, Purpose, Signature, Stamp, Timestamp};
 pub use name::KeyName;
 pub use pkcs8::Kdf;
 pub use public::PublicKey;
+pub use ssh::SshKey;
+pub(crate) use ssh::string as ssh_string;
 pub use symmetric::SymmetricKey;
 
 use import::Found;

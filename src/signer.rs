@@ -4,6 +4,10 @@ use std::{fmt, io};
 
 use crate::key::{self, Message, PrivateKey, PublicKey, Purpose, Signature, Stamp};
 
+mod ssh_agent;
+
+pub use ssh_agent::{SshAgentSigner, Wanted};
+
 /// Something that can sign: a key at hand, or an agent that holds one.
 ///
 /// The caller says what for; the signer chooses the moment and the nonce, so that nobody can

@@ -3,7 +3,11 @@ use crypto_bigint::{CheckedSub, NonZero, U4096};
 use ssh_key::private::{KeypairData, RsaKeypair};
 use zeroize::Zeroizing;
 
-use super::{Error, PrivateKey, public::rsa_size};
+use super::{
+    Error, PrivateKey,
+    public::rsa_size,
+    ssh::{self, number, string},
+};
 use crate::secret::Passphrase;
 
 /// `ssh-keygen` makes 16 to 24 rounds; a thousand take seconds.
@@ -46,18 +50,8 @@ pub(super) fn is_sealed(blob: &[u8]) -> Result<bool, Error> {
     if header.keys != 1 {
         return Err(Error::Several);
     }
-    let algorithm = match header.algorithm {
-        b"ssh-ed25519" | b"ssh-rsa" => None,
-        b"ssh-dss" => Some("DSA"),
-        name if name.starts_with(b"ecdsa-") => Some("EC"),
-        name if name.starts_with(b"sk-") => return Err(Error::HardwareKey),
-        b"ssh-ed448" => Some("Ed448"),
-        _ => Some("such SSH"),
-    };
-    if let Some(algorithm) = algorithm {
-        return Err(Error::Unsupported {
-            algorithm: algorithm.into(),
-        });
+    if !matches!(header.algorithm, b"ssh-ed25519" | b"ssh-rsa") {
+        return Err(ssh::refusal(header.algorithm));
     }
     match (header.cipher, header.kdf) {
         (b"none", b"none") => Ok(false),
@@ -98,19 +92,6 @@ impl<'a> Header<'a> {
             algorithm,
         })
     }
-}
-
-fn number(rest: &mut &[u8]) -> Option<u32> {
-    let (bytes, tail) = rest.split_first_chunk()?;
-    *rest = tail;
-    Some(u32::from_be_bytes(*bytes))
-}
-
-fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = usize::try_from(number(rest)?).ok()?;
-    let (bytes, tail) = rest.split_at_checked(length)?;
-    *rest = tail;
-    Some(bytes)
 }
 
 /// OpenSSH leaves out d mod (p-1) and d mod (q-1).

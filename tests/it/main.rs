@@ -24,6 +24,7 @@ mod raw;
 mod rotation;
 mod scene;
 mod second_factor;
+mod ssh_agent;
 mod store_files;
 mod support;
 mod sweep;
