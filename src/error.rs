@@ -65,10 +65,10 @@ pub enum Error {
         /// What it did.
         problem: String,
     },
-    /// The new key does not work any more, so that the old one is not taken out of use.
-    #[error("the new key {client_id} is {problem}; the old one stays as it is")]
+    /// The key to be used from now on does not work, so that the other is not taken out of use.
+    #[error("the key {client_id} is {problem}; the one that it takes the place of stays as it is")]
     SuccessorUnusable {
-        /// The new key.
+        /// The key that was to be used.
         client_id: exchange::ClientId,
         /// What has become of it.
         problem: &'static str,

@@ -176,6 +176,12 @@ pub(super) fn refuse_pending(context: &Context, name: &KeyName) -> Result<(), Fa
     }
 }
 
+/// Tells whether a key is in use in the place of another, which a rotation has not ended yet.
+fn is_superseding(context: &Context, name: &KeyName) -> Result<bool, Failure> {
+    let intent = context.store.intent(name)?;
+    Ok(intent.is_some_and(|i| i.operation == Operation::Rotate && i.stage >= Stage::Switched))
+}
+
 fn refuse_lock_out(survey: &Survey, key: &ApiKey, operator: &ClientId) -> Result<(), Failure> {
     match survey.lock_out(key, operator) {
         None => Ok(()),
@@ -287,11 +293,15 @@ pub(super) fn set(context: &Context, args: &Target, operation: Operation) -> Res
         Named::Key(name) => set_named(context, args, operation, &name),
         Named::Id(id) => match in_use(context, |known| known.key_id == Some(id))? {
             Some(name) => set_named(context, args, operation, &name),
-            None => set_remote(context, args, operation, &|survey| survey.by_id(id)),
+            None => set_remote(context, args, operation, &context.network()?, &|survey| {
+                survey.by_id(id)
+            }),
         },
         Named::Client(id) => match in_use(context, |known| known.client_id == id)? {
             Some(name) => set_named(context, args, operation, &name),
-            None => set_remote(context, args, operation, &|survey| survey.by_client_id(&id)),
+            None => set_remote(context, args, operation, &context.network()?, &|survey| {
+                survey.by_client_id(&id)
+            }),
         },
     }
 }
@@ -327,6 +337,13 @@ fn set_named(
     let known = registered(name, record.registration.as_ref())?;
     context.check_network(name, &known.network)?;
     let _lock = context.lock(name)?;
+    if operation == Operation::Enable && is_superseding(context, name)? {
+        // The journal goes on to speak of the rotation, which waits for this.
+        let client_id = known.client_id.clone();
+        return set_remote(context, args, operation, &known.network, &|survey| {
+            survey.by_client_id(&client_id)
+        });
+    }
     refuse_pending(context, name)?;
     // Somebody else may have been at it while this waited.
     let record = context.store.record(name)?;
@@ -381,9 +398,9 @@ fn set_remote(
     context: &Context,
     args: &Target,
     operation: Operation,
+    network: &Network,
     pick: &dyn Fn(&Survey) -> Option<&ApiKey>,
 ) -> Result<(), Failure> {
-    let network = context.network()?;
     let target = &args.target;
     if context.global.dry_run {
         return keys::plan(
@@ -395,7 +412,7 @@ fn set_remote(
         );
     }
     let value = runtime()?.block_on(async {
-        let mut office = Office::open(context, &network, &args.admin, &args.passphrase).await?;
+        let mut office = Office::open(context, network, &args.admin, &args.passphrase).await?;
         let mut work = work_of(context, &mut office);
         let survey = work.survey().await?;
         let Some(key) = pick(&survey) else {
@@ -406,7 +423,7 @@ fn set_remote(
             refuse_lock_out(&survey, key, work.desk.operator().client_id())?;
         }
         // A damaged record must not stand in the way.
-        let ours = local_of(context, &network, key).ok().flatten();
+        let ours = local_of(context, network, key).ok().flatten();
         let retired = ours
             .as_ref()
             .is_some_and(|(_, _, record)| record.state() == State::Retired);
@@ -418,7 +435,7 @@ fn set_remote(
             context.confirm(&why, key.client_id.as_str())?;
         }
         work.set(key.id, &key.client_id, operation).await?;
-        if let Err(failure) = note(context, &network, key, operation == Operation::Enable) {
+        if let Err(failure) = note(context, network, key, operation == Operation::Enable) {
             context.output.remark(failure.message());
         }
         let mut entry = crate::store::Entry::new(now(), operation.as_str(), "done");

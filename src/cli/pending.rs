@@ -88,7 +88,7 @@ fn abandon(context: &Context, name: &KeyName, args: &Resume) -> Result<(), Failu
     let network = intent.place.network()?;
     context.check_network(name, &network)?;
     let action = intent.operation.as_str();
-    let surrender = Surrender::of(&intent);
+    let surrender = Surrender::of(&context.store, &intent);
     let comes_to = match surrender {
         Surrender::Unheard => "the exchange has not heard of it",
         Surrender::KeyRemoved => "the key that it registered is removed at the exchange",

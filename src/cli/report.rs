@@ -206,7 +206,8 @@ impl From<Error> for Failure {
                 .hint("nothing was changed; is the administrator of the same account?"),
             Error::Hook { .. } => Self::unexpected(message).hint("mend the program and rotate again"),
             Error::SuccessorUnusable { .. } => Self::refused(message)
-                .hint("enable it again, or go back with \"derikey rollback\"; if it is gone, rotate anew"),
+                .hint("\"derikey list --remote\" shows it; \"derikey enable\" lets it log in again, and \"derikey rollback\" \
+                       puts the key before back in use, from where \"derikey rotate\" makes a new one"),
             Error::Undecided { .. } => Self::verification(message)
                 .hint("look at it in the web form; if it is another key, rename it there"),
             Error::SettingDiffers { .. } => {

@@ -118,7 +118,8 @@ fn rotate_one(
         return Ok(json!({"dry_run": true, "name": name, "steps": steps}));
     }
     let _lock = context.lock(name)?;
-    if let Some(intent) = context.store.intent(name)? {
+    let pending = context.store.intent(name)?;
+    if let Some(intent) = past_taking_back(context, pending, &args.sealing, &args.admin)? {
         if intent.operation == Operation::Rotate && intent.stage < Stage::Switched {
             let intent = as_typed_now(intent, args, hook);
             return finish(context, intent, &args.sealing, &args.admin);
@@ -164,12 +165,39 @@ fn rotate_one(
     finish(context, intent, &args.sealing, &args.admin)
 }
 
-/// Continues a rotation with what was typed this time, where something was.
-fn as_typed_now(mut intent: Intent, args: &Rotate, hook: &[String]) -> Intent {
-    if let Some(succession) = &mut intent.succession {
-        if !hook.is_empty() {
-            succession.hook = hook.to_vec();
+/// Ends a taking-back that was interrupted, so that what is typed now begins anew; returns what is
+/// under way then.
+fn past_taking_back(
+    context: &Context,
+    pending: Option<Intent>,
+    sealing: &Sealing,
+    admin: &AdminArgs,
+) -> Result<Option<Intent>, Failure> {
+    let refused = |intent: &Intent| intent.succession.as_ref().is_some_and(|s| s.taken_back);
+    match pending {
+        Some(intent) if refused(&intent) => {
+            let name = intent.name.clone();
+            finish(context, intent, sealing, admin)?;
+            Ok(context.store.intent(&name)?)
         }
+        pending => Ok(pending),
+    }
+}
+
+/// Continues with the program that was typed this time, if one was.
+fn with_hook(mut intent: Intent, hook: &[String]) -> Intent {
+    if let Some(succession) = &mut intent.succession
+        && !hook.is_empty()
+    {
+        succession.hook = hook.to_vec();
+    }
+    intent
+}
+
+/// Continues a rotation with what was typed this time, where something was.
+fn as_typed_now(intent: Intent, args: &Rotate, hook: &[String]) -> Intent {
+    let mut intent = with_hook(intent, hook);
+    if let Some(succession) = &mut intent.succession {
         if let Some(grace) = args.grace {
             succession.grace = grace.as_secs();
         }
@@ -213,11 +241,19 @@ pub(super) fn rollback(context: &Context, args: &Rollback) -> Result<(), Failure
             "the old key is still in use; finish it with \"derikey resume {name}\""
         )));
     }
+    let registration = context.store.record(&name)?.registration;
+    if let Some(known) = &registration {
+        context.check_network(&name, &known.network)?;
+    }
+    let pending = if context.global.dry_run {
+        pending
+    } else {
+        past_taking_back(context, pending, &args.sealing, &args.admin)?
+    };
     let intent = match pending {
-        Some(intent) if intent.operation == Operation::Rollback => intent,
+        Some(intent) if intent.operation == Operation::Rollback => with_hook(intent, &hook),
         pending => back(context, &name, hook, pending)?,
     };
-    context.check_network(&name, &intent.place.network()?)?;
     if context.global.dry_run {
         return keys::plan(
             context,

@@ -4,7 +4,8 @@ use super::Work;
 use crate::{
     Error,
     exchange::Transport,
-    store::{Intent, Moment, Operation, Stage, Store},
+    key::KeyName,
+    store::{Generation, Intent, Moment, Operation, Stage, Store},
 };
 
 /// What giving an operation up comes to, for whoever must agree to it.
@@ -22,7 +23,8 @@ pub enum Surrender {
 
 impl Surrender {
     /// Returns what giving an operation up would come to.
-    pub fn of(intent: &Intent) -> Self {
+    pub fn of(store: &Store, intent: &Intent) -> Self {
+        let switched = is_switched(store, intent);
         match intent.operation {
             Operation::Provision | Operation::Register | Operation::Rotate
                 if intent.stage < Stage::Creating =>
@@ -30,11 +32,21 @@ impl Surrender {
                 Self::Unheard
             }
             Operation::Provision | Operation::Register => Self::KeyRemoved,
-            Operation::Rotate if intent.stage < Stage::Switched => Self::KeyRemoved,
-            Operation::Rollback if intent.stage < Stage::Switched => Self::KeyDisabled,
+            Operation::Rotate if !switched => Self::KeyRemoved,
+            Operation::Rollback if !switched => Self::KeyDisabled,
             _ => Self::LeftAsItIs,
         }
     }
+}
+
+/// Tells whether the key that a rotation or a rollback is about is the one in use.
+///
+/// The link is switched a moment before that is written down.
+fn is_switched(store: &Store, intent: &Intent) -> bool {
+    let in_use = store
+        .current(&intent.name)
+        .is_ok_and(|current| current == intent.generation);
+    intent.succession.is_some() && (in_use || intent.stage >= Stage::Switched)
 }
 
 impl<T: Transport> Work<'_, T> {
@@ -43,7 +55,7 @@ impl<T: Transport> Work<'_, T> {
     /// # Errors
     /// Those of the exchange and the keystore; it is still under way then.
     pub async fn give_up(&mut self, intent: &Intent) -> Result<(), Error> {
-        match Surrender::of(intent) {
+        match Surrender::of(self.store, intent) {
             Surrender::KeyRemoved => self.unregister(intent).await?,
             Surrender::KeyDisabled => {
                 if let Some(issued) = &intent.issued {
@@ -76,7 +88,8 @@ impl<T: Transport> Work<'_, T> {
     }
 }
 
-/// Ends an operation here: what it made goes to the trash, what was there before stays.
+/// Ends an operation here: what it made goes to the trash, what was there before stays, and what
+/// it had put off goes on.
 ///
 /// # Errors
 /// Those of the keystore.
@@ -93,10 +106,40 @@ pub fn strike_out(store: &Store, intent: &Intent, now: Moment) -> Result<(), Err
                 store.write_record(name, generation, &record)?;
             }
         }
-        Operation::Rotate if there && intent.stage < Stage::Switched => {
+        Operation::Rotate | Operation::Rollback if is_switched(store, intent) => {
+            // The key before is one to go back to, and the next rotation clears it away.
+            if let Some(succession) = &intent.succession {
+                supersede(store, name, succession.from, now)?;
+            }
+        }
+        Operation::Rotate if there => {
             store.discard_generation(name, generation, now)?;
+        }
+        Operation::Rollback => {
+            // A rotation that was in its grace takes its course again.
+            let before = intent.succession.as_ref();
+            if let Some(before) = before.and_then(|s| s.puts_off.as_deref()) {
+                return Ok(store.announce(before)?);
+            }
         }
         _ => {}
     }
     Ok(store.conclude(name)?)
+}
+
+/// Marks a generation as one that another has taken the place of, if it is still there.
+fn supersede(
+    store: &Store,
+    name: &KeyName,
+    generation: Generation,
+    now: Moment,
+) -> Result<(), Error> {
+    if !store.generations(name)?.contains(&generation) {
+        return Ok(());
+    }
+    let mut record = store.record_of(name, generation)?;
+    if let Some(known) = &mut record.registration {
+        known.retired = known.retired.or(Some(now));
+    }
+    Ok(store.write_record(name, generation, &record)?)
 }

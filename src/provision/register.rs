@@ -272,7 +272,17 @@ impl<T: Transport> Work<'_, T> {
                 enabled_features: &spec.features,
                 ip_whitelist: &spec.whitelist,
             })
-            .await?;
+            .await;
+        let edited = match edited {
+            // A refusal does not say that the key was removed in the meantime.
+            Err(Error::Exchange(error))
+                if error.is_credentials()
+                    && !self.has(issued.key_id, &issued.client_id).await? =>
+            {
+                return Err(Error::NoSuchApiKey { id: issued.key_id });
+            }
+            result => result?,
+        };
         self.inspect(&edited, public, spec, &spec.scope)?;
         if sorted(&edited.ip_whitelist) != sorted(&spec.whitelist) {
             return Err(Error::SettingDiffers { what: "whitelist" });

@@ -91,13 +91,8 @@ impl<'a, T: Transport> Work<'a, T> {
         else {
             return Err(Error::SettingDiffers { what: "journal" });
         };
-        // Nothing is put in use that is gone, whoever took it away in the meantime.
-        if intent.stage <= Stage::Deployed && !self.has(issued.key_id, &issued.client_id).await? {
-            strike_out(self.store, intent, (self.now)())?;
-            return Err(Error::SuccessorUnusable {
-                client_id: issued.client_id,
-                problem: "gone from the account",
-            });
+        if intent.stage <= Stage::Deployed {
+            self.must_be_there(intent, &issued).await?;
         }
         if intent.stage == Stage::Proven {
             if let Err(problem) = hook(intent, &issued) {
@@ -125,9 +120,11 @@ impl<'a, T: Transport> Work<'a, T> {
             if let Some(until) = until.filter(|until| (self.now)() < *until) {
                 return Ok(Rotated::Waiting(self.outcomes(intent, granted)?, until));
             }
-            if proven_before {
-                granted = self.prove_again(&issued, signer).await?;
-            }
+        }
+        if proven_before && (intent.stage == Stage::Switched || succession.remove_old) {
+            granted = self.prove_again(intent, &issued, signer).await?;
+        }
+        if intent.stage == Stage::Switched {
             self.close(&succession, &issued, signer, Operation::Disable)
                 .await?;
             self.retire(&intent.name, succession.from, false)?;
@@ -153,10 +150,24 @@ impl<'a, T: Transport> Work<'a, T> {
         Ok(Rotated::Done(outcomes))
     }
 
+    /// Makes sure that nothing is put in use that is gone, whoever took it away in the meantime;
+    /// where it is, there is no way forward, and the operation is struck out.
+    async fn must_be_there(&mut self, intent: &Intent, issued: &Issued) -> Result<(), Error> {
+        if self.has(issued.key_id, &issued.client_id).await? {
+            return Ok(());
+        }
+        strike_out(self.store, intent, (self.now)())?;
+        Err(Error::SuccessorUnusable {
+            client_id: issued.client_id.clone(),
+            problem: "gone from the account",
+        })
+    }
+
     /// Makes sure that the new key still works, before the old one goes: a grace is long enough
     /// for somebody to disable or remove it.
     async fn prove_again(
         &mut self,
+        intent: &Intent,
         issued: &Issued,
         signer: &dyn Signer,
     ) -> Result<Option<Scope>, Error> {
@@ -172,7 +183,11 @@ impl<'a, T: Transport> Work<'a, T> {
         if key.enabled == Some(false) {
             return Err(unusable("disabled"));
         }
+        // Narrower is what somebody has meant; nothing at all is another way to disable it.
         let scope = key.max_scope.clone();
+        if scope.allowed().next().is_none() && intent.spec.scope.allowed().next().is_some() {
+            return Err(unusable("left without any right"));
+        }
         self.prove_as(&issued.client_id, signer, &scope, &key.ip_whitelist)
             .await
     }
@@ -228,6 +243,7 @@ impl<'a, T: Transport> Work<'a, T> {
         let Some(issued) = intent.issued.clone() else {
             return Err(Error::SettingDiffers { what: "journal" });
         };
+        self.must_be_there(intent, &issued).await?;
         self.set(issued.key_id, &issued.client_id, Operation::Enable)
             .await?;
         let scope = intent.spec.scope.clone();
@@ -249,19 +265,16 @@ impl<'a, T: Transport> Work<'a, T> {
                 .as_ref()
                 .and_then(|s| s.puts_off.as_deref());
             let in_grace = put_off.is_some_and(|before| before.stage == Stage::Switched);
-            if !in_grace {
+            // Somebody may have removed it in the meantime, which is as good.
+            if !in_grace && self.has(issued.key_id, &issued.client_id).await? {
                 self.set(issued.key_id, &issued.client_id, Operation::Disable)
                     .await?;
             }
             self.retire(&intent.name, intent.generation, in_grace)?;
-            match put_off {
-                Some(before) => self.store.announce(before)?,
-                None => self.store.conclude(&intent.name)?,
-            }
-            return Ok(());
+        } else {
+            self.set(issued.key_id, &issued.client_id, Operation::Remove)
+                .await?;
         }
-        self.set(issued.key_id, &issued.client_id, Operation::Remove)
-            .await?;
         strike_out(self.store, intent, (self.now)())
     }
 

@@ -8,11 +8,13 @@
     reason = "tests"
 )]
 
+mod abandon;
 mod architecture;
 mod bad_input;
 mod commands;
 mod concurrency;
 mod faults;
+mod grace;
 mod hardening;
 mod health;
 mod hostile;

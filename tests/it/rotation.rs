@@ -28,26 +28,26 @@ use super::{
 };
 
 /// A registered key, the exchange that knows it, and a bot that uses it.
-struct Play {
-    scene: Scene,
-    server: Server,
-    account: Account,
+pub(crate) struct Play {
+    pub(crate) scene: Scene,
+    pub(crate) server: Server,
+    pub(crate) account: Account,
     /// The exchange itself, whatever stands before it.
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Play {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Scene::in_clear(), &[])
     }
 
     /// One whose key was registered with more flags than a scope.
-    fn with(scene: Scene, more: &[&str]) -> Self {
+    pub(crate) fn with(scene: Scene, more: &[&str]) -> Self {
         Self::before(scene, more, |_| ()).0
     }
 
     /// One that reaches the exchange over a bridge.
-    fn bridged(more: &[&str]) -> (Self, Bridge) {
+    pub(crate) fn bridged(more: &[&str]) -> (Self, Bridge) {
         Self::before(Scene::in_clear(), more, Bridge::before)
     }
 
@@ -66,25 +66,25 @@ impl Play {
         (play, stands)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let flags = self.scene.flags(&self.server);
         self.home().command(&join(&[&["--json"], args, &flags]))
     }
 
-    fn run(&self, args: &[&str]) -> Run {
+    pub(crate) fn run(&self, args: &[&str]) -> Run {
         Run::of(self.command(args).output().unwrap())
     }
 
-    fn rotate(&self, more: &[&str]) -> Run {
+    pub(crate) fn rotate(&self, more: &[&str]) -> Run {
         self.run(&join(&[&["rotate", NAME], more]))
     }
 
-    fn home(&self) -> &Home {
+    pub(crate) fn home(&self) -> &Home {
         &self.scene.home
     }
 
     /// The exchange from its saved state, with faults, at the address that it had.
-    fn restart(&mut self, faults: &[&str]) {
+    pub(crate) fn restart(&mut self, faults: &[&str]) {
         let args: Vec<&str> = faults.iter().flat_map(|fault| ["--fault", fault]).collect();
         self.server.stop();
         self.server = (0..20)
@@ -99,17 +99,17 @@ impl Play {
             .expect("the address stays taken");
     }
 
-    fn dir(&self, name: &str) -> PathBuf {
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
         self.home().store().join("keys").join(name)
     }
 
     /// The generation in use.
-    fn current(&self, name: &str) -> String {
+    pub(crate) fn current(&self, name: &str) -> String {
         let target = fs::read_link(self.dir(name).join("current")).unwrap();
         target.to_str().unwrap().to_owned()
     }
 
-    fn generations(&self, name: &str) -> Vec<String> {
+    pub(crate) fn generations(&self, name: &str) -> Vec<String> {
         let entries = fs::read_dir(self.dir(name)).unwrap();
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -119,17 +119,17 @@ impl Play {
         names
     }
 
-    fn public(&self, name: &str, generation: &str) -> String {
+    pub(crate) fn public(&self, name: &str, generation: &str) -> String {
         let path = self.dir(name).join(generation).join("public.pem");
         base64_of(&fs::read_to_string(path).unwrap())
     }
 
-    fn record(&self, name: &str, generation: &str) -> String {
+    pub(crate) fn record(&self, name: &str, generation: &str) -> String {
         fs::read_to_string(self.dir(name).join(generation).join("key.toml")).unwrap()
     }
 
     /// What the exchange has of a generation, if it has it.
-    fn remote(&self, name: &str, generation: &str) -> Option<Value> {
+    pub(crate) fn remote(&self, name: &str, generation: &str) -> Option<Value> {
         let ours = self.public(name, generation);
         let keys = self.account.asymmetric();
         keys.into_iter()
@@ -137,13 +137,13 @@ impl Play {
     }
 
     /// Whether the exchange lets a generation log in; nothing where it has it not.
-    fn enabled(&self, generation: &str) -> Option<bool> {
+    pub(crate) fn enabled(&self, generation: &str) -> Option<bool> {
         self.remote(NAME, generation)
             .map(|key| key["enabled"].as_bool().unwrap())
     }
 
     #[track_caller]
-    fn works(&self, what: &str) {
+    pub(crate) fn works(&self, what: &str) {
         if let Err(why) = bot_logs_in(&self.dir(NAME), &self.address) {
             panic!("{what}: {why}: {:#?}", self.account.asymmetric());
         }
@@ -152,7 +152,7 @@ impl Play {
     /// Checks that a rotation has ended: one enabled key, ours, in use; at most one to go back
     /// to; nothing that we have no private half of; and nothing to do.
     #[track_caller]
-    fn stands(&self, name: &str, what: &str) {
+    pub(crate) fn stands(&self, name: &str, what: &str) {
         let keys: Vec<Value> = self
             .account
             .asymmetric()
@@ -279,7 +279,7 @@ impl Bot {
 }
 
 /// Writes a program for `--deploy-hook`.
-fn hook(home: &Home, name: &str, text: &str) -> String {
+pub(crate) fn hook(home: &Home, name: &str, text: &str) -> String {
     let path = home.path(name);
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
