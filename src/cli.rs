@@ -13,6 +13,7 @@ mod health;
 mod inputs;
 mod keys;
 mod manage;
+mod panic;
 mod pending;
 mod registry;
 mod remote;
@@ -83,7 +84,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Remove(args) => manage::set(&context, &args, Operation::Remove),
         Command::Rotate(args) => rotation::rotate(&context, &args),
         Command::Rollback(args) => rotation::rollback(&context, &args),
-        Command::Panic(args) => manage::panic(&context, &args),
+        Command::Panic(args) => panic::panic(&context, &args),
         Command::Doctor(args) => health::doctor(&context, &args),
         Command::Audit => health::audit(&context),
         Command::Scope(args) => scopes::scope(&context, &args),

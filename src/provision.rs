@@ -22,10 +22,12 @@ mod change;
 mod desk;
 mod register;
 mod rotate;
+mod sweep;
 
 pub use change::{Attempt, Change, Survey, differences_of, merge};
 pub use desk::{Desk, Operator, log_in};
 pub use rotate::{Hook, Rotated};
+pub use sweep::Swept;
 
 /// What happened, for whoever tells the user.
 #[derive(Debug)]
@@ -53,6 +55,10 @@ pub enum Event<'a> {
     Switched(Generation),
     /// A key may not log in any more.
     Disabled(&'a ClientId),
+    /// One of many keys was disabled, or was not, for a reason.
+    Swept(&'a ApiKey, Option<&'a Error>),
+    /// So many keys remain that are disabled one after another.
+    OneByOne(usize),
 }
 
 /// What came of it.

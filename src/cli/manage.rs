@@ -1,11 +1,11 @@
-//! Commands that change keys at the exchange: edit, enable, disable, remove, panic.
+//! Commands that change keys at the exchange: edit, enable, disable, remove.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::{
-    args::{AdminArgs, Edit, Panic, PassphraseArgs, Target},
+    args::{AdminArgs, Edit, PassphraseArgs, Target},
     connect::{Office, runtime},
     context::{Context, now},
     keys, registry,
@@ -444,7 +444,7 @@ fn local_of(
     key: &ApiKey,
 ) -> Result<Option<(KeyName, Generation, Record)>, Failure> {
     for name in context.store.names()? {
-        for generation in context.store.generations(&name)? {
+        for generation in context.store.generations(&name).unwrap_or_default() {
             // A record that cannot be read is nobody's reason not to disable another key.
             let Ok(record) = context.store.record_of(&name, generation) else {
                 continue;
@@ -461,7 +461,12 @@ fn local_of(
 }
 
 /// Writes down that a key may log in, or not any more, if it is one of ours.
-fn note(context: &Context, network: &Network, key: &ApiKey, enabled: bool) -> Result<(), Failure> {
+pub(super) fn note(
+    context: &Context,
+    network: &Network,
+    key: &ApiKey,
+    enabled: bool,
+) -> Result<(), Failure> {
     if let Some((name, generation, mut record)) = local_of(context, network, key)? {
         if let Some(known) = &mut record.registration {
             known.enabled = enabled;
@@ -469,112 +474,4 @@ fn note(context: &Context, network: &Network, key: &ApiKey, enabled: bool) -> Re
         context.store.write_record(&name, generation, &record)?;
     }
     Ok(())
-}
-
-pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
-    let network = context.network()?;
-    let pattern = &args.pattern;
-    if !context.global.dry_run {
-        let why = format!("every key that matches {pattern:?} on {network} would be disabled");
-        context.confirm(&why, "panic")?;
-    }
-    let (disabled, spared, failed) = runtime()?.block_on(async {
-        let mut office = Office::open(context, &network, &args.admin, &args.passphrase).await?;
-        let mut work = work_of(context, &mut office);
-        let survey = work.survey().await?;
-        let operator = work.desk.operator().client_id().clone();
-        let matches = |key: &&ApiKey| {
-            key.enabled != Some(false)
-                && (glob(pattern, &key.name) || glob(pattern, key.client_id.as_str()))
-        };
-        let (mut disabled, mut spared, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-        // The key that this is done with comes last: after it nothing can be disabled any more.
-        let mut targets: Vec<&ApiKey> = survey.0.iter().filter(matches).collect();
-        targets.sort_by_key(|key| key.client_id == operator);
-        for key in targets {
-            let about = json!({"client_id": key.client_id, "key_id": key.id, "label": key.name});
-            if key.client_id == operator && !args.lock_out.i_will_lock_myself_out {
-                spared.push(about);
-            } else if context.global.dry_run {
-                disabled.push(about);
-            } else {
-                match work.set(key.id, &key.client_id, Operation::Disable).await {
-                    Ok(()) => {
-                        // The next key matters more than the record of this one.
-                        if let Err(failure) = note(context, &network, key, false) {
-                            let id = &key.client_id;
-                            context
-                                .output
-                                .remark(format!("{id}: {}", failure.message()));
-                        }
-                        disabled.push(about);
-                    }
-                    Err(error) => failed.push((about, Failure::from(error))),
-                }
-            }
-        }
-        Ok::<_, Failure>((disabled, spared, failed))
-    })?;
-    let outcome = if failed.is_empty() {
-        "done"
-    } else {
-        "unfinished"
-    };
-    if !context.global.dry_run {
-        let mut entry = crate::store::Entry::new(now(), "panic", outcome);
-        entry.network = Some(format!("{network} {pattern}"));
-        context.store.audit(entry)?;
-    }
-    let names: Vec<String> = failed
-        .iter()
-        .map(|(about, _)| {
-            let word = |field: &str| about.get(field).and_then(Value::as_str).unwrap_or("-");
-            format!("{} ({})", word("client_id"), word("label"))
-        })
-        .collect();
-    let not_reached: Vec<&Value> = failed.iter().map(|(about, _)| about).collect();
-    let value = json!({"disabled": disabled, "spared": spared, "not_reached": not_reached, "dry_run": context.global.dry_run});
-    context.output.result(&value, || {
-        let say = |list: &Vec<Value>, what: &str| {
-            list.iter().fold(String::new(), |text, key| {
-                let word = |field: &str| {
-                    key.get(field)
-                        .and_then(Value::as_str)
-                        .unwrap_or("-")
-                        .to_owned()
-                };
-                format!("{text}{what}: {} {}\n", word("client_id"), word("label"))
-            })
-        };
-        let not_reached: Vec<Value> = failed.iter().map(|(about, _)| about.clone()).collect();
-        say(&disabled, "disabled")
-            + &say(&spared, "in use, left enabled")
-            + &say(&not_reached, "NOT REACHED")
-    })?;
-    match failed.into_iter().next() {
-        None => Ok(()),
-        Some((_, failure)) => Err(failure
-            .about(&format!("not reached: {}", names.join(", ")))
-            .hint("run \"derikey panic\" again: what is disabled stays so")),
-    }
-}
-
-/// Matches with `*` for any text and `?` for any one character.
-fn glob(pattern: &str, text: &str) -> bool {
-    let mut rest = pattern.chars();
-    match rest.next() {
-        None => text.is_empty(),
-        Some('*') => {
-            let rest = rest.as_str();
-            text.char_indices()
-                .map(|(at, _)| at)
-                .chain([text.len()])
-                .any(|at| text.get(at..).is_some_and(|tail| glob(rest, tail)))
-        }
-        Some(wanted) => {
-            let mut text = text.chars();
-            text.next().is_some_and(|c| wanted == '?' || wanted == c)
-                && glob(rest.as_str(), text.as_str())
-        }
-    }
 }

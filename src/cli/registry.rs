@@ -385,6 +385,15 @@ pub(super) fn tell(context: &Context, event: &Event<'_>) {
         }
         Event::Switched(generation) => output.remark(format!("generation {generation} is in use")),
         Event::Disabled(client_id) => output.remark(format!("disabled the old key {client_id}")),
+        Event::Swept(key, None) => {
+            output.remark(format!("disabled {} ({})", key.client_id, key.name))
+        }
+        Event::Swept(key, Some(why)) => {
+            output.remark(format!("{} ({}): {why}", key.client_id, key.name))
+        }
+        Event::OneByOne(count) => output.remark(format!(
+            "{count} more are asked for one after another: they want a code each, or patience"
+        )),
         Event::NotFromHere => {
             output.remark("this host is not on its whitelist: the key works from there only, which was not tried");
         }

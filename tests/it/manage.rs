@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf};
 use serde_json::{Value, json};
 
 use crate::{
-    raw::{Admin, Tap},
+    raw::{Admin, Gate, Tap},
     support::{Home, Run, Server, join},
 };
 
@@ -903,16 +903,22 @@ fn panic_goes_on_after_a_failure_and_says_what_it_could_not_reach() {
             .collect();
         let left = usize::from(fault != "garbage");
         assert_eq!(enabled.len(), left, "{fault}: {failed}");
-        // Under --json, too, it is said which.
-        let lost = keys[1]["client_id"].as_str().unwrap();
-        assert!(
-            run.stderr.contains(lost) || run.stdout.contains(lost),
-            "{fault}: {run:#?}"
-        );
+        let said: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(said["disabled"].as_array().unwrap().len(), 2, "{said}");
+        assert_eq!(said["verified"], true, "{said}");
+        let missed = said["not_reached"][0].clone();
+        let lost = &missed["client_id"];
+        assert_eq!(said["not_reached"].as_array().unwrap().len(), 1, "{said}");
+        assert!(!missed["why"].as_str().unwrap().is_empty(), "{said}");
+        // The account was looked at: an answer that was lost says nothing about the key.
+        assert_eq!(missed["enabled"], left == 1, "{fault}: {said}");
+        let message = failed["message"].as_str().unwrap();
+        assert!(message.contains(lost.as_str().unwrap()), "{failed}");
         for (name, key) in ["one", "two", "three"].iter().zip(&keys) {
             let record = bench.record(name)["enabled"].as_bool();
-            let known = key["client_id"] == lost;
-            assert_eq!(record, Some(known), "{fault}: {name}");
+            let open = left == 1 && key["client_id"] == *lost;
+            assert_eq!(record, Some(open), "{fault}: {name}");
+            assert_eq!(bench.remote(&key["client_id"])["enabled"], open);
         }
         // Again, and it is done.
         bench.run(&["panic", "--yes"]).json();
@@ -934,5 +940,75 @@ fn panic_is_not_stopped_by_a_broken_record() {
     }
     for name in ["bbb", "ccc"] {
         assert_eq!(bench.record(name)["enabled"].as_bool(), Some(false));
+    }
+}
+
+#[test]
+fn panic_disables_seven_keys_side_by_side() {
+    let bench = Bench::new();
+    let names = ["k1", "k2", "k3", "k4", "k5", "k6", "k7"];
+    let keys = names.map(|name| bench.trader(name));
+    // None is let through before all seven have come.
+    let gate = Gate::before(&bench.server, "private/disable_api_key", 7);
+    let mut flags = bench.server.admin();
+    flags[3] = &gate.endpoint;
+    let said = bench
+        .home
+        .run(&join(&[&["--json", "panic", "--yes"], &flags]))
+        .json();
+    assert_eq!(gate.together(), 7, "{said}");
+    assert_eq!(said["verified"], true);
+    let order: Vec<&Value> = said["disabled"].as_array().unwrap().iter().collect();
+    for (said, key) in order.iter().zip(&keys) {
+        assert_eq!(
+            said["client_id"], key["client_id"],
+            "in the account's order"
+        );
+        assert_eq!(bench.remote(&key["client_id"])["enabled"], false);
+    }
+    // What is disabled is said to be so, and left alone.
+    let said = bench.run(&["panic", "--yes"]).json();
+    assert_eq!(said["already"].as_array().unwrap().len(), 7, "{said}");
+    assert_eq!(said["disabled"], json!([]));
+}
+
+#[test]
+fn panic_tells_people_what_became_of_each_key() {
+    let bench = Bench::with_faults(&["disable_api_key:drop-before:2"]);
+    let keys = ["one", "two", "three"].map(|name| bench.trader(name));
+    bench.run(&["disable", "three"]).json();
+    let run = bench
+        .home
+        .run(&join(&[&["panic", "--yes"], &bench.server.admin()]));
+    assert_eq!(run.code, Some(5), "{run:#?}");
+    let line = |word: &str| -> String {
+        let mut lines = run.stdout.lines();
+        lines.find(|line| line.starts_with(word)).unwrap().into()
+    };
+    assert!(line("disabled before").contains("three"), "{run:#?}");
+    assert!(line("in use, left enabled").contains("admin"), "{run:#?}");
+    let missed = line("NOT REACHED");
+    assert!(missed.contains("shows it enabled"), "{run:#?}");
+    assert!(missed.contains("broke"), "why: {run:#?}");
+    assert!(line("disabled:").contains("one") != missed.contains("one"));
+    // On the way each is told of as it happens.
+    for key in &keys[..2] {
+        let id = key["client_id"].as_str().unwrap();
+        assert!(run.stderr.contains(id), "{run:#?}");
+    }
+}
+
+#[test]
+fn panic_waits_out_a_rate_limit_and_goes_on() {
+    let bench = Bench::with_faults(&[
+        "disable_api_key:rate-limit:1",
+        "disable_api_key:rate-limit:2",
+        "disable_api_key:unauthorized:3",
+    ]);
+    let keys = ["one", "two", "three"].map(|name| bench.trader(name));
+    let said = bench.run(&["panic", "--yes"]).json();
+    assert_eq!(said["disabled"].as_array().unwrap().len(), 3, "{said}");
+    for key in &keys {
+        assert_eq!(bench.remote(&key["client_id"])["enabled"], false);
     }
 }
