@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 mod args;
+mod checkup;
 mod config;
 mod connect;
 mod context;

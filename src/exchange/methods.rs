@@ -396,18 +396,41 @@ impl AccessLog {
 
 /// One event of an account.
 #[derive(Debug, Deserialize)]
+#[serde(from = "WireEvent")]
 pub struct AccessEvent {
     /// Milliseconds since the Unix epoch.
     pub timestamp: u64,
     /// What happened, such as `new_api_key`.
-    #[serde(alias = "log", default)]
     pub result: String,
     /// Where from.
-    #[serde(default)]
     pub ip: String,
     /// The client id, for events of keys.
-    #[serde(default)]
     pub data: serde_json::Value,
+}
+
+/// An event as it is sent: what happened goes by two names, and an exchange may send both.
+#[derive(Deserialize)]
+struct WireEvent {
+    timestamp: u64,
+    #[serde(default)]
+    result: Option<String>,
+    #[serde(default)]
+    log: Option<String>,
+    #[serde(default)]
+    ip: Option<String>,
+    #[serde(default)]
+    data: serde_json::Value,
+}
+
+impl From<WireEvent> for AccessEvent {
+    fn from(wire: WireEvent) -> Self {
+        Self {
+            timestamp: wire.timestamp,
+            result: wire.result.or(wire.log).unwrap_or_default(),
+            ip: wire.ip.unwrap_or_default(),
+            data: wire.data,
+        }
+    }
 }
 
 /// Returns the exchange's clock: milliseconds since the Unix epoch.

@@ -227,21 +227,20 @@ impl Store {
         Ok(Some(intent))
     }
 
-    /// Returns all operations under way, by name.
+    /// Returns all operations under way, by name; one that cannot be read hides no other.
     ///
     /// # Errors
-    /// Those of the file system, and [`Error::Unreadable`].
-    pub fn intents(&self) -> Result<Vec<Intent>, Error> {
-        let mut intents = Vec::new();
-        for entry in self.entries("journal")? {
-            let name = entry
-                .strip_suffix(".json")
-                .and_then(|name| name.parse().ok());
-            if let Some(intent) = name.map_or(Ok(None), |name| self.intent(&name))? {
-                intents.push(intent);
-            }
-        }
-        Ok(intents)
+    /// Those of the directory; what is wrong with an entry is said in its place.
+    pub fn journal(&self) -> Result<Vec<(KeyName, Result<Intent, Error>)>, Error> {
+        let entries = self.entries("journal")?;
+        let names = entries
+            .iter()
+            .filter_map(|entry| entry.strip_suffix(".json")?.parse().ok());
+        let read = |name: KeyName| {
+            let intent = self.intent(&name).transpose()?;
+            Some((name, intent))
+        };
+        Ok(names.filter_map(read).collect())
     }
 
     fn journal_path(&self, name: &KeyName) -> PathBuf {

@@ -220,7 +220,19 @@ impl Store {
     /// # Errors
     /// [`Error::NoSuchKey`], and those of the file system.
     pub fn private_pem(&self, name: &KeyName) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let path = self.path(name, self.current(name)?, "private.pem")?;
+        self.private_pem_of(name, self.current(name)?)
+    }
+
+    /// Returns the private file of a generation as it is, sealed or not.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn private_pem_of(
+        &self,
+        name: &KeyName,
+        generation: Generation,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let path = self.path(name, generation, "private.pem")?;
         read_ours(&path, key::MAX_INPUT)
     }
 

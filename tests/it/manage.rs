@@ -839,6 +839,92 @@ fn whatever_was_changed_behind_our_back_is_drift() {
     }
 }
 
+#[test]
+fn one_damaged_record_hides_no_other_key() {
+    let bench = Bench::new();
+    let keys = ["aaa", "bbb", "ccc"].map(|name| bench.trader(name));
+    let path = bench.home.store().join("keys/aaa/current/key.toml");
+    fs::write(&path, "version = 1\nnonsense").unwrap();
+    let shown = |run: &Run, field: &str| -> Vec<Value> {
+        let said: Value = serde_json::from_str(&run.stdout).unwrap();
+        said["keys"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|key| key[field].clone())
+            .collect()
+    };
+    let run = bench.home.run(&["--json", "list"]);
+    let error = run.error(7);
+    assert!(error["message"].as_str().unwrap().starts_with("aaa: "));
+    assert_eq!(shown(&run, "name"), ["aaa", "bbb", "ccc"]);
+    assert_eq!(shown(&run, "state"), ["unreadable", "active", "active"]);
+    let text = bench.home.run(&["list"]);
+    assert_eq!(text.code, Some(7));
+    assert!(text.stdout.contains("unreadable") && text.stdout.contains("ccc"));
+
+    // At the exchange it is known by its public half.
+    let run = bench.run(&["list", "--remote"]);
+    run.error(7);
+    let listed: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(listed["findings"], 1, "{listed}");
+    for (key, name) in keys.iter().zip(["aaa", "bbb", "ccc"]) {
+        let row = row(&listed, &key["client_id"]);
+        assert_eq!(row["name"], name, "{listed}");
+        assert_eq!(row["orphan"], Value::Null, "{listed}");
+        let problems = row["problems"].as_array().unwrap().len();
+        assert_eq!(problems, usize::from(name == "aaa"), "{listed}");
+    }
+    bench.run(&["list", "--remote", "--exit-code"]).error(10);
+    let said = bench.run(&["panic", "--yes"]).json();
+    assert_eq!(said["disabled"].as_array().unwrap().len(), 3, "{said}");
+
+    // A link in its place is followed by nobody.
+    let kept = bench.home.path("kept");
+    fs::rename(bench.home.store().join("keys/aaa"), &kept).unwrap();
+    std::os::unix::fs::symlink(&kept, bench.home.store().join("keys/aaa")).unwrap();
+    let run = bench.home.run(&["--json", "list"]);
+    run.error(7);
+    assert_eq!(shown(&run, "state")[0], "unreadable");
+    assert_eq!(shown(&run, "state").len(), 3);
+    bench.run(&["list", "--remote"]).error(7);
+}
+
+#[test]
+fn one_damaged_journal_entry_stops_no_other() {
+    let bench = Bench::with_faults(&["disable_api_key:drop-before:1"]);
+    for name in ["aaa", "bbb"] {
+        bench.trader(name);
+    }
+    bench.run(&["disable", "bbb"]).error(9);
+    let entry = bench.home.store().join("journal/aaa.json");
+    fs::copy(bench.home.store().join("journal/bbb.json"), &entry).unwrap();
+    fs::write(&entry, "{\"version\":1,").unwrap();
+
+    let run = bench.home.run(&["--json", "status"]);
+    let error = run.error(3);
+    assert!(error["message"].as_str().unwrap().contains("aaa.json"));
+    assert!(error["hint"].as_str().unwrap().contains("list --remote"));
+    let said: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(said["pending"][0]["name"], "bbb", "{said}");
+    assert_eq!(said["damaged"][0]["name"], "aaa", "{said}");
+    let text = bench.home.run(&["status"]);
+    assert!(text.stdout.contains("disable of bbb") && text.stdout.contains("aaa"));
+
+    let run = bench.run(&["resume"]);
+    let error = run.error(3);
+    assert!(error["message"].as_str().unwrap().contains("aaa.json"));
+    let said: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(said["resumed"][0]["name"], "bbb", "{said}");
+    assert_eq!(said["failed"][0]["name"], "aaa", "{said}");
+    assert_eq!(bench.record("bbb")["enabled"].as_bool(), Some(false));
+    // It stays in the way of its own key only.
+    bench.run(&["edit", "aaa", "--label", "x"]).error(3);
+    bench.run(&["enable", "bbb"]).json();
+    fs::remove_file(entry).unwrap();
+    bench.run(&["edit", "aaa", "--label", "x"]).json();
+}
+
 // panic
 
 #[test]
