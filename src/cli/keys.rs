@@ -320,6 +320,11 @@ pub(super) fn delete(context: &Context, args: &Name) -> Result<(), Failure> {
     if !context.store.contains(&name) {
         return Err(store::Error::NoSuchKey { name }.into());
     }
+    // A link that somebody put in its place is not moved, nor is what it leads to.
+    if !context.store.is_in_place(&name) {
+        let path = context.store.root().join("keys").join(name.as_str());
+        return Err(store::Error::NotADirectory { path }.into());
+    }
     if let Some(intent) = context.store.intent(&name)? {
         return Err(Failure::refused(format!(
             "{} of {name} is under way",
