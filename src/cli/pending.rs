@@ -103,6 +103,10 @@ fn resume_one(context: &Context, name: &KeyName, args: &Resume) -> Result<Option
 
 pub(super) fn status(context: &Context) -> Result<(), Failure> {
     let (intents, damaged) = journal(context)?;
+    // On a failure standard output stays empty, unless there is something else to show.
+    if intents.is_empty() && !damaged.is_empty() {
+        return keys::all_whole(damaged);
+    }
     let shown: Vec<Value> = intents
         .iter()
         .map(|intent| {
