@@ -212,7 +212,7 @@ pub(super) struct Wish {
     /// Pass addresses through that are not plain IPv4
     #[arg(long)]
     pub(super) unchecked_ip: bool,
-    /// Feature of the key; may be given several times
+    /// Feature of the key; may be given several times; `none`, which is the default, for no feature
     #[arg(long, value_name = "FEATURE")]
     pub(super) feature: Vec<String>,
 }
@@ -395,7 +395,7 @@ pub(super) struct RequestArgs {
     /// HTTP method: GET or POST
     #[arg(long, value_name = "METHOD")]
     pub(super) method: String,
-    /// Path with its query, exactly as it will be sent, from /api/v2 on
+    /// Path with its query, exactly as it will be sent, from /api/v2/ on
     #[arg(long, value_name = "PATH")]
     pub(super) path: String,
     /// File with the body, byte for byte as it will be sent; `-` reads standard input
@@ -464,7 +464,7 @@ pub(super) struct Edit {
     /// Pass addresses through that are not plain IPv4
     #[arg(long)]
     pub(super) unchecked_ip: bool,
-    /// New features, in place of the old ones; may be given several times
+    /// New features, in place of the old ones; may be given several times; `none` takes all away
     #[arg(long, value_name = "FEATURE")]
     pub(super) feature: Vec<String>,
     #[command(flatten)]

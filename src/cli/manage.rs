@@ -12,7 +12,7 @@ use super::{
     report::Failure,
 };
 use crate::{
-    exchange::{ApiKey, ClientId, Https, KeyId, Network},
+    exchange::{ApiKey, ClientId, Https, KeyId, Network, Setting},
     key::KeyName,
     provision::{self, Attempt, Change, Survey, Work, differences_of},
     store::{
@@ -37,6 +37,7 @@ pub(super) fn edit(context: &Context, args: &Edit) -> Result<(), Failure> {
         let mut work = work_of(context, &mut office);
         let survey = work.survey().await?;
         let key = find(&survey, known)?;
+        refuse_to_garble(&name, key, &change)?;
         let wish = provision::merge(key, &change, record.algorithm);
         let differences = differences_of(key, &wish);
         for line in &differences {
@@ -47,8 +48,15 @@ pub(super) fn edit(context: &Context, args: &Edit) -> Result<(), Failure> {
                 .iter()
                 .map(|d| format!("would change {d}"))
                 .collect();
-            let value =
-                json!({"dry_run": context.global.dry_run, "changed": false, "steps": steps});
+            if !context.global.dry_run {
+                // It is so already, which need not be what is recorded.
+                as_it_is_there(context, &name, &record, key)?;
+            }
+            let mut value = keys::about(context, &name)?;
+            keys::merge(
+                &mut value,
+                json!({"dry_run": context.global.dry_run, "changed": false, "steps": steps}),
+            );
             let text = || {
                 if steps.is_empty() {
                     "nothing to change".into()
@@ -89,9 +97,50 @@ pub(super) fn edit(context: &Context, args: &Edit) -> Result<(), Failure> {
     }
 }
 
+/// Refuses to send back what could not be shown and is therefore not what the exchange has.
+fn refuse_to_garble(name: &KeyName, key: &ApiKey, change: &Change) -> Result<(), Failure> {
+    for setting in &key.tamed {
+        let (what, flag, is_replaced) = match setting {
+            Setting::Label => ("label", "--label", change.label.is_some()),
+            Setting::Whitelist => ("whitelist", "--ip", change.whitelist.is_some()),
+            Setting::Features => ("features", "--feature", change.features.is_some()),
+        };
+        if !is_replaced {
+            return Err(Failure::refused(format!(
+                "the {what} of {name} at the exchange cannot be kept as it is: it holds what cannot be shown"
+            ))
+            .hint(format!(
+                "an edit sends everything again, so name it anew with {flag} as well"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Writes down what the exchange has, where no change was needed to have it so.
+fn as_it_is_there(
+    context: &Context,
+    name: &KeyName,
+    record: &Record,
+    key: &ApiKey,
+) -> Result<(), Failure> {
+    let mut seen = record.clone();
+    if let Some(known) = &mut seen.registration {
+        known.key_id = Some(key.id);
+        known.label.clone_from(&key.name);
+        known.scope = key.max_scope.clone();
+        known.whitelist.clone_from(&key.ip_whitelist);
+        known.features.clone_from(&key.enabled_features);
+    }
+    if seen != *record {
+        let generation = context.store.current(name)?;
+        context.store.write_record(name, generation, &seen)?;
+    }
+    Ok(())
+}
+
 fn change_of(args: &Edit) -> Result<Change, Failure> {
     let parse = |typed: &[String]| registry::addresses(typed, args.unchecked_ip);
-    let features: Result<Vec<_>, _> = args.feature.iter().map(|feature| feature.parse()).collect();
     let change = Change {
         scope: args.scope.as_deref().map(str::parse).transpose()?,
         label: args
@@ -103,7 +152,7 @@ fn change_of(args: &Edit) -> Result<Change, Failure> {
         whitelist: (!args.ip.is_empty()).then(|| parse(&args.ip)).transpose()?,
         add: parse(&args.add_ip)?,
         remove: parse(&args.remove_ip)?,
-        features: Some(features?).filter(|features| !features.is_empty()),
+        features: registry::features(&args.feature)?,
     };
     let nothing = change.scope.is_none()
         && change.label.is_none()
@@ -327,10 +376,10 @@ fn set_named(
     let known = registered(name, record.registration.as_ref())?;
     context.check_network(name, &known.network)?;
     let _lock = context.lock(name)?;
-    refuse_pending(context, name)?;
     // Somebody else may have been at it while this waited.
     let record = context.store.record(name)?;
     let known = registered(name, record.registration.as_ref())?;
+    let meanwhile = beside(context, name, operation, known)?;
     if context.global.dry_run {
         return keys::plan(
             context,
@@ -341,7 +390,7 @@ fn set_named(
             )],
         );
     }
-    let intent = runtime()?.block_on(async {
+    let value = runtime()?.block_on(async {
         let mut office =
             Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
         let mut work = work_of(context, &mut office);
@@ -354,6 +403,27 @@ fn set_named(
         if operation == Operation::Remove && key.enabled != Some(false) {
             let why = format!("{name} is enabled, and removing it cannot be undone");
             context.confirm(&why, name.as_str())?;
+        }
+        if let Some(meanwhile) = meanwhile {
+            // Its journal entry is not ours to write over: this is a step of its own.
+            let done = work.set(key.id, &key.client_id, operation).await;
+            let done = done.map_err(Failure::from);
+            let public = context.store.public(name).ok();
+            let action = operation.as_str();
+            registry::audit(
+                context,
+                action,
+                name,
+                &known.network,
+                public.as_ref(),
+                &done,
+            )?;
+            done?;
+            note(context, &known.network, key, operation == Operation::Enable)?;
+            context.output.remark(&meanwhile);
+            let mut value = keys::about(context, name)?;
+            keys::merge(&mut value, json!({"changed": true, "meanwhile": meanwhile}));
+            return Ok(value);
         }
         let wish = provision::merge(key, &Change::default(), record.algorithm);
         let intent = intend(
@@ -370,10 +440,56 @@ fn set_named(
             .await
             .map_err(Failure::from);
         audit(context, &intent, &known.network, &result)?;
-        result.map(|()| intent)
+        result.and_then(|()| outcome(context, &intent))
     })?;
-    let value = outcome(context, &intent)?;
     context.output.result(&value, || keys::lines(&value))
+}
+
+/// Tells whether a switch is made beside an operation that is under way, and what that one will
+/// do; nothing where it is journalled as usual.
+///
+/// A leaked key is disabled at once, whatever else is going on; and what was disabled so may be
+/// enabled again. The entry that is there stays true: `resume` enables nothing that was disabled.
+fn beside(
+    context: &Context,
+    name: &KeyName,
+    operation: Operation,
+    known: &Registration,
+) -> Result<Option<String>, Failure> {
+    let pending = context.store.intent(name);
+    let disables = operation == Operation::Disable;
+    let enables = operation == Operation::Enable && !known.enabled;
+    let intent = match pending {
+        Ok(None) => return Ok(None),
+        Ok(Some(intent)) => intent,
+        Err(error) if disables => {
+            return Ok(Some(format!("something of {name} is under way: {error}")));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match intent.operation {
+        // One takes the place of the other.
+        Operation::Enable | Operation::Disable if disables => return Ok(None),
+        Operation::Edit | Operation::Enable | Operation::Disable | Operation::Remove
+            if !disables =>
+        {
+            return refuse_pending(context, name).map(|()| None);
+        }
+        _ if disables || enables => {}
+        _ => return refuse_pending(context, name).map(|()| None),
+    }
+    let what = intent.operation.as_str();
+    let next = match (&intent.succession, disables) {
+        (Some(before), true) if intent.stage >= Stage::Switched => format!(
+            "the key before it, {}, is still enabled if you have not disabled it; \
+             \"derikey resume {name}\" does not disable it while {name} is",
+            before.client_id
+        ),
+        (Some(_), true) => format!("\"derikey resume {name}\" puts another key in its place"),
+        (None, true) => format!("\"derikey resume {name}\" does not enable it"),
+        (_, false) => format!("\"derikey resume {name}\" finishes it"),
+    };
+    Ok(Some(format!("{what} of {name} is under way still: {next}")))
 }
 
 /// Changes a key that is named by what the exchange calls it; it need not be here.
@@ -472,6 +588,36 @@ pub(super) fn note(
             known.enabled = enabled;
         }
         context.store.write_record(&name, generation, &record)?;
+        if !enabled {
+            give_up_enabling(context, &name, &key.client_id)?;
+        }
+    }
+    Ok(())
+}
+
+/// Strikes out what would enable a key again that has just been disabled.
+fn give_up_enabling(
+    context: &Context,
+    name: &KeyName,
+    client_id: &ClientId,
+) -> Result<(), Failure> {
+    // One that cannot be read is said to be so by whoever wants to go on with it.
+    let Ok(Some(intent)) = context.store.intent(name) else {
+        return Ok(());
+    };
+    let enables = match intent.operation {
+        Operation::Enable => true,
+        // Before its key is proven nothing else was changed.
+        Operation::Rollback => intent.stage < Stage::Proven,
+        _ => false,
+    };
+    let issued = intent.issued.as_ref();
+    if enables && issued.is_some_and(|issued| issued.client_id == *client_id) {
+        context.store.conclude(name)?;
+        context.output.remark(format!(
+            "{} of {name}, which was under way, is given up: it would have enabled the key",
+            intent.operation.as_str()
+        ));
     }
     Ok(())
 }

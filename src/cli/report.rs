@@ -205,6 +205,10 @@ impl From<Error> for Failure {
             Error::ForeignId { .. } => Self::verification(message)
                 .hint("nothing was changed; is the administrator of the same account?"),
             Error::Hook { .. } => Self::unexpected(message).hint("mend the program and rotate again"),
+            Error::Disabled { name } => Self::refused(message).hint(format!(
+                "nothing was enabled, and no other key disabled; \"derikey status\" shows its client ids: \
+                 \"derikey enable {name}\" if it is to work, or disable those that are to stop as well"
+            )),
             Error::SettingDiffers { .. } => {
                 Self::verification(message).hint("run \"derikey resume\" to send it once more, or look at the key in the web form")
             }

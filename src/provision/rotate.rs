@@ -119,6 +119,14 @@ impl<'a, T: Transport> Work<'a, T> {
             if let Some(until) = until.filter(|until| (self.now)() < *until) {
                 return Ok(Rotated::Waiting(self.outcomes(intent, granted)?, until));
             }
+            // If the new key was disabled since, the old one may be the last that works.
+            if self.is_disabled(&intent.name, intent.generation)?
+                && !self.is_disabled(&intent.name, succession.from)?
+            {
+                return Err(Error::Disabled {
+                    name: intent.name.clone(),
+                });
+            }
             self.close(&succession, &issued, signer, Operation::Disable)
                 .await?;
             self.retire(&intent.name, succession.from, false)?;
@@ -219,8 +227,11 @@ impl<'a, T: Transport> Work<'a, T> {
     fn retire(&self, name: &KeyName, old: Generation, enabled: bool) -> Result<(), Error> {
         let mut record = self.store.record_of(name, old)?;
         if let Some(known) = &mut record.registration {
+            // Once it is retired, somebody may have disabled it before its time.
+            if known.retired.is_none() || !enabled {
+                known.enabled = enabled;
+            }
             known.retired = known.retired.or(Some((self.now)()));
-            known.enabled = enabled;
         }
         Ok(self.store.write_record(name, old, &record)?)
     }
