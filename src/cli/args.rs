@@ -526,6 +526,9 @@ pub(super) struct HookArgs {
     /// DERIKEY_* variables, never a secret; its failure rolls back
     #[arg(long, value_name = "CMD")]
     pub(super) deploy_hook: Option<String>,
+    /// How long that program may take before it counts as failed, such as 5m [default: 60s]
+    #[arg(long, value_name = "DURATION", requires = "deploy_hook", value_parser = hook_timeout)]
+    pub(super) hook_timeout: Option<std::time::Duration>,
 }
 
 #[derive(Args, Debug)]
@@ -714,6 +717,14 @@ pub(super) struct AdminArgs {
     /// File with the base32 seed that one-time codes come from
     #[arg(long, value_name = "FILE")]
     pub(super) totp_seed_file: Option<PathBuf>,
+}
+
+fn hook_timeout(text: &str) -> Result<std::time::Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if !(1..=86_400).contains(&time.as_secs()) {
+        return Err("a second is the shortest, a day the longest".into());
+    }
+    Ok(time)
 }
 
 fn grace(text: &str) -> Result<std::time::Duration, String> {

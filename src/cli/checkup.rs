@@ -230,12 +230,9 @@ async fn by_itself(
     )
     .await;
     let check = format!("{name} at the exchange");
-    let error = match proven {
-        Ok(_) => {
-            findings.good(check);
-            return Ok(());
-        }
-        Err(error) => error,
+    let Err(error) = proven else {
+        findings.good(check);
+        return Ok(());
     };
     let Error::Exchange(exchange::Error::Refused(refusal)) = &error else {
         let (kind, failure) = stopped(error);

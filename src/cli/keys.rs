@@ -395,10 +395,13 @@ pub(super) fn of_the_key(failure: &Failure) -> Failure {
     Failure::key(failure.message()).hint(failure.cure())
 }
 
+/// What could not be read of which key.
+pub(super) type Broken = Vec<(KeyName, Failure)>;
+
 /// Fails when something could not be read, after the rest was shown.
 ///
 /// One failure is reported as it is; of several the first, which says of whom the others are.
-pub(super) fn all_whole(broken: Vec<(KeyName, Failure)>) -> Result<(), Failure> {
+pub(super) fn all_whole(broken: Broken) -> Result<(), Failure> {
     let mut broken = broken.into_iter();
     let Some((name, failure)) = broken.next() else {
         return Ok(());

@@ -2,7 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::{args::Resume, context::Context, keys, manage, registry, report::Failure, rotation};
+use super::{
+    args::Resume,
+    context::Context,
+    keys::{self, Broken},
+    manage, registry,
+    report::Failure,
+    rotation,
+};
 use crate::{
     key::KeyName,
     store::{self, Intent, Operation},
@@ -57,9 +64,7 @@ pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
 }
 
 /// Returns what is under way, and the entries that do not say what is.
-pub(super) fn journal(
-    context: &Context,
-) -> Result<(Vec<Intent>, Vec<(KeyName, Failure)>), Failure> {
+pub(super) fn journal(context: &Context) -> Result<(Vec<Intent>, Broken), Failure> {
     let (mut intents, mut damaged) = (Vec::new(), Vec::new());
     for (name, entry) in context.store.journal()? {
         match entry {

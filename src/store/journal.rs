@@ -47,6 +47,9 @@ pub struct Intent {
     pub succession: Option<Succession>,
 }
 
+/// What is under way, by key; an entry that cannot be read is there with its problem.
+pub type Journal = Vec<(KeyName, Result<Intent, Error>)>;
+
 /// What is being done to a key.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -97,6 +100,9 @@ pub struct Succession {
     pub key_id: KeyId,
     /// The program that is told of the new key, word by word; none if empty.
     pub hook: Vec<String>,
+    /// Seconds that it may take, where another time than usual was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_timeout: Option<u64>,
     /// Seconds for which the old key stays enabled.
     pub grace: u64,
     /// Until when it stays enabled, once that is known.
@@ -231,7 +237,7 @@ impl Store {
     ///
     /// # Errors
     /// Those of the directory; what is wrong with an entry is said in its place.
-    pub fn journal(&self) -> Result<Vec<(KeyName, Result<Intent, Error>)>, Error> {
+    pub fn journal(&self) -> Result<Journal, Error> {
         let entries = self.entries("journal")?;
         let names = entries
             .iter()
