@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 mod args;
+mod checkup;
 mod config;
 mod connect;
 mod context;
@@ -13,6 +14,7 @@ mod health;
 mod inputs;
 mod keys;
 mod manage;
+mod panic;
 mod pending;
 mod registry;
 mod remote;
@@ -83,7 +85,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Remove(args) => manage::set(&context, &args, Operation::Remove),
         Command::Rotate(args) => rotation::rotate(&context, &args),
         Command::Rollback(args) => rotation::rollback(&context, &args),
-        Command::Panic(args) => manage::panic(&context, &args),
+        Command::Panic(args) => panic::panic(&context, &args),
         Command::Doctor(args) => health::doctor(&context, &args),
         Command::Audit => health::audit(&context),
         Command::Scope(args) => scopes::scope(&context, &args),

@@ -91,6 +91,12 @@ pub enum Error {
         /// The refusal of the login.
         source: exchange::Error,
     },
+    /// Going on would enable a key that was disabled meanwhile, or leave none that works.
+    #[error("{name} was disabled in the meantime")]
+    Disabled {
+        /// The key.
+        name: KeyName,
+    },
     /// An operation stopped where it can be taken up again.
     #[error("{operation} of {name} stopped at {stage}: {source}", stage = .stage.as_str())]
     Unfinished {

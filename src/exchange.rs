@@ -39,7 +39,7 @@ pub use login::{Login, LoginScope, Session, SessionName, authorization};
 pub use methods::{
     AccessEvent, AccessLog, ApiKey, ChangeApiKeyName, ChangeScopeInApiKey, ClientId, CreateApiKey,
     Credential, DisableApiKey, EditApiKey, EnableApiKey, Feature, GetAccessLog, GetTime, Health,
-    KeyId, ListApiKeys, Ping, RemoveApiKey, ResetApiKey, Status, Version, Whitelisted,
+    KeyId, ListApiKeys, Ping, RemoveApiKey, ResetApiKey, Setting, Status, Version, Whitelisted,
 };
 pub use network::{Endpoint, Network};
 pub use refusal::{Kind, Refusal};

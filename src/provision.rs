@@ -23,11 +23,13 @@ mod change;
 mod desk;
 mod register;
 mod rotate;
+mod sweep;
 
 pub use abandon::{Surrender, strike_out};
 pub use change::{Attempt, Change, Survey, differences_of, merge};
 pub use desk::{Desk, Operator, log_in};
 pub use rotate::{Hook, Rotated};
+pub use sweep::Swept;
 
 /// What happened, for whoever tells the user.
 #[derive(Debug)]
@@ -57,6 +59,10 @@ pub enum Event<'a> {
     Clearing(Generation),
     /// A key may not log in any more.
     Disabled(&'a ClientId),
+    /// One of many keys was disabled, or was not, for a reason.
+    Swept(&'a ApiKey, Option<&'a Error>),
+    /// So many keys remain that are disabled one after another.
+    OneByOne(usize),
 }
 
 /// What came of it.

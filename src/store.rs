@@ -31,7 +31,7 @@ mod steps;
 
 pub use audit::{Entry, Link};
 pub use files::{Trust, read, read_to_limit, write_new};
-pub use journal::{Intent, Issued, Operation, Specification, Stage, Succession};
+pub use journal::{Intent, Issued, Journal, Operation, Specification, Stage, Succession};
 pub use record::{Moment, Place, Record, Registration, State, Version};
 
 /// What can go wrong on disk.

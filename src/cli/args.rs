@@ -212,7 +212,7 @@ pub(super) struct Wish {
     /// Pass addresses through that are not plain IPv4
     #[arg(long)]
     pub(super) unchecked_ip: bool,
-    /// Feature of the key; may be given several times
+    /// Feature of the key; may be given several times; `none`, which is the default, for no feature
     #[arg(long, value_name = "FEATURE")]
     pub(super) feature: Vec<String>,
 }
@@ -395,7 +395,7 @@ pub(super) struct RequestArgs {
     /// HTTP method: GET or POST
     #[arg(long, value_name = "METHOD")]
     pub(super) method: String,
-    /// Path with its query, exactly as it will be sent, from /api/v2 on
+    /// Path with its query, exactly as it will be sent, from /api/v2/ on
     #[arg(long, value_name = "PATH")]
     pub(super) path: String,
     /// File with the body, byte for byte as it will be sent; `-` reads standard input
@@ -467,7 +467,7 @@ pub(super) struct Edit {
     /// Pass addresses through that are not plain IPv4
     #[arg(long)]
     pub(super) unchecked_ip: bool,
-    /// New features, in place of the old ones; may be given several times
+    /// New features, in place of the old ones; may be given several times; `none` takes all away
     #[arg(long, value_name = "FEATURE")]
     pub(super) feature: Vec<String>,
     #[command(flatten)]
@@ -529,6 +529,9 @@ pub(super) struct HookArgs {
     /// DERIKEY_* variables, never a secret; its failure rolls back
     #[arg(long, value_name = "CMD")]
     pub(super) deploy_hook: Option<String>,
+    /// How long that program may take before it counts as failed, such as 5m [default: 60s]
+    #[arg(long, value_name = "DURATION", requires = "deploy_hook", value_parser = hook_timeout)]
+    pub(super) hook_timeout: Option<std::time::Duration>,
 }
 
 #[derive(Args, Debug)]
@@ -717,6 +720,14 @@ pub(super) struct AdminArgs {
     /// File with the base32 seed that one-time codes come from
     #[arg(long, value_name = "FILE")]
     pub(super) totp_seed_file: Option<PathBuf>,
+}
+
+fn hook_timeout(text: &str) -> Result<std::time::Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if !(1..=86_400).contains(&time.as_secs()) {
+        return Err("a second is the shortest, a day the longest".into());
+    }
+    Ok(time)
 }
 
 fn grace(text: &str) -> Result<std::time::Duration, String> {

@@ -238,6 +238,17 @@ impl Context {
         Ok(Some(Arc::new(Passphrase::new(text.to_owned()))))
     }
 
+    /// Returns a passphrase that can be had without asking anybody, or making one up.
+    pub(super) fn passphrase_at_hand(
+        &self,
+        args: &PassphraseArgs,
+        network: Option<&Network>,
+    ) -> Result<Option<Arc<Passphrase>>, Failure> {
+        let kept = self.store.root().join("sandbox").join("passphrase");
+        let sandbox = network == Some(&Network::Sandbox) && kept.is_file();
+        self.passphrase_from(args, sandbox)
+    }
+
     /// Returns the passphrase of a key that is there.
     pub(super) fn passphrase(
         &self,

@@ -5,91 +5,105 @@ use serde_json::{Value, json};
 
 use super::{
     args::Doctor,
-    connect::{Connection, Office, runtime},
-    context::{Context, SystemStamper, now},
-    manage, remote,
+    checkup,
+    connect::runtime,
+    context::{Context, now},
+    keys, pending,
     report::Failure,
 };
 use crate::{
     exchange::Network,
-    provision,
-    signer::Stamper,
-    store::{Link, Stage},
+    key::{self, KeyName, PrivateKey},
+    store::{self, Generation, Link, Record, Stage},
 };
 
 /// What was looked at, and what is wrong with it.
 struct Finding {
     check: String,
-    problem: Option<String>,
-    cure: Option<String>,
+    key: Option<KeyName>,
+    wrong: Option<Wrong>,
+}
+
+/// What is wrong, and how to mend it.
+struct Wrong {
+    kind: &'static str,
+    problem: String,
+    cure: String,
 }
 
 #[derive(Default)]
-struct Findings(Vec<Finding>);
+pub(super) struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn good(&mut self, check: impl Into<String>) {
+    pub(super) fn good(&mut self, check: impl Into<String>) {
         self.0.push(Finding {
             check: check.into(),
-            problem: None,
-            cure: None,
+            key: None,
+            wrong: None,
         });
     }
 
+    /// Something about this host.
     fn bad(
         &mut self,
         check: impl Into<String>,
         problem: impl Into<String>,
         cure: impl Into<String>,
     ) {
+        self.found("host", None, check, problem, cure);
+    }
+
+    pub(super) fn found(
+        &mut self,
+        kind: &'static str,
+        key: Option<&KeyName>,
+        check: impl Into<String>,
+        problem: impl Into<String>,
+        cure: impl Into<String>,
+    ) {
         self.0.push(Finding {
             check: check.into(),
-            problem: Some(problem.into()),
-            cure: Some(cure.into()),
+            key: key.cloned(),
+            wrong: Some(Wrong {
+                kind,
+                problem: problem.into(),
+                cure: cure.into(),
+            }),
         });
     }
 
-    fn failed(&mut self, check: impl Into<String>, failure: &Failure) {
-        self.bad(check, failure.message(), failure.cure());
+    /// A check that could not be made to its end.
+    pub(super) fn failed(
+        &mut self,
+        kind: &'static str,
+        key: Option<&KeyName>,
+        check: impl Into<String>,
+        failure: &Failure,
+    ) {
+        self.found(kind, key, check, failure.message(), failure.cure());
     }
 }
 
 pub(super) fn doctor(context: &Context, args: &Doctor) -> Result<(), Failure> {
     let mut findings = Findings::default();
     process(&mut findings);
-    let networks = keys(context, &mut findings)?;
-    operations(context, &mut findings)?;
-    chain(context, &mut findings)?;
+    let networks = keys(context, args, &mut findings)?;
+    operations(context, &mut findings);
+    chain(context, &mut findings);
     if !args.offline {
         for network in networks {
-            if let Err(failure) = runtime()?.block_on(reach(context, args, &network, &mut findings))
-            {
-                findings.failed(format!("the {network} network"), &failure);
+            let asked = runtime()?.block_on(checkup::ask(context, args, &network, &mut findings));
+            if let Err((kind, failure)) = asked {
+                findings.failed(kind, None, format!("the {network} network"), &failure);
             }
         }
     }
-    let wrong = findings
-        .0
-        .iter()
-        .filter(|finding| finding.problem.is_some())
-        .count();
-    let rows: Vec<Value> = findings
-        .0
-        .iter()
-        .map(|f| json!({"check": f.check, "ok": f.problem.is_none(), "problem": f.problem, "cure": f.cure}))
-        .collect();
+    let wrong = findings.0.iter().filter(|f| f.wrong.is_some()).count();
+    let rows: Vec<Value> = findings.0.iter().map(row).collect();
     context
         .output
         .result(&json!({"checks": rows, "findings": wrong}), || {
-            findings.0.iter().fold(String::new(), |text, finding| {
-                match (&finding.problem, &finding.cure) {
-                    (Some(problem), cure) => {
-                        let cure = cure.as_deref().unwrap_or_default();
-                        format!("{text}wrong  {}: {problem}\n       {cure}\n", finding.check)
-                    }
-                    (None, _) => format!("{text}good   {}\n", finding.check),
-                }
-            })
+            findings.0.iter().map(in_words).collect()
         })?;
     match wrong {
         0 => Ok(()),
@@ -97,6 +111,28 @@ pub(super) fn doctor(context: &Context, args: &Doctor) -> Result<(), Failure> {
             Err(Failure::findings(format!("{n} things are wrong"))
                 .hint("each is listed with its cure"))
         }
+    }
+}
+
+fn row(finding: &Finding) -> Value {
+    let wrong = finding.wrong.as_ref();
+    json!({
+        "check": finding.check,
+        "ok": wrong.is_none(),
+        "kind": wrong.map(|wrong| wrong.kind),
+        "key": finding.key,
+        "problem": wrong.map(|wrong| &wrong.problem),
+        "cure": wrong.map(|wrong| &wrong.cure),
+    })
+}
+
+fn in_words(finding: &Finding) -> String {
+    match &finding.wrong {
+        Some(wrong) => format!(
+            "wrong  {}: {}\n       {}\n",
+            finding.check, wrong.problem, wrong.cure
+        ),
+        None => format!("good   {}\n", finding.check),
     }
 }
 
@@ -131,38 +167,112 @@ fn process(findings: &mut Findings) {
 }
 
 /// Looks at every key here, and returns the networks they live on.
-fn keys(context: &Context, findings: &mut Findings) -> Result<Vec<Network>, Failure> {
+fn keys(
+    context: &Context,
+    args: &Doctor,
+    findings: &mut Findings,
+) -> Result<Vec<Network>, Failure> {
     let mut networks: Vec<Network> = context.network_if_named()?.into_iter().collect();
     for name in context.store.names()? {
-        let check = format!("the files of {name}");
-        let looked = context.store.record(&name).and_then(|record| {
-            let public = context.store.public(&name)?;
-            context.store.private_pem(&name)?;
-            Ok((record, public))
-        });
-        match looked {
-            Err(error) => findings.failed(check, &Failure::from(error)),
-            Ok((record, public)) if record.fingerprint != public.fingerprint() => findings.bad(
-                check,
-                "key.toml and public.pem speak of different keys",
-                "restore both from a backup",
-            ),
-            Ok((record, _)) => {
-                findings.good(check);
-                if let Some(known) = record.registration
-                    && !networks.contains(&known.network)
-                {
-                    networks.push(known.network);
+        let current = match context.store.current(&name) {
+            Ok(current) => current,
+            Err(error) => {
+                let check = format!("the files of {name}");
+                let failure = keys::of_the_key(&Failure::from(error));
+                findings.failed("unreadable", Some(&name), check, &failure);
+                continue;
+            }
+        };
+        for generation in context.store.generations(&name)? {
+            let check = if generation == current {
+                format!("the files of {name}")
+            } else {
+                format!("the files of {name}, generation {generation}")
+            };
+            match files(context, args, &name, generation) {
+                Ok(record) => {
+                    findings.good(check);
+                    if let Some(known) = record.registration
+                        && !networks.contains(&known.network)
+                    {
+                        networks.push(known.network);
+                    }
                 }
+                Err((kind, failure)) => findings.failed(kind, Some(&name), check, &failure),
             }
         }
     }
     Ok(networks)
 }
 
-fn operations(context: &Context, findings: &mut Findings) -> Result<(), Failure> {
-    let intents = context.store.intents()?;
-    for intent in &intents {
+/// Looks at the files of one generation: whole, nobody else's, and of one key.
+fn files(
+    context: &Context,
+    args: &Doctor,
+    name: &KeyName,
+    generation: Generation,
+) -> Result<Record, (&'static str, Failure)> {
+    let failed = |error: store::Error| (kind_of(&error), Failure::from(error));
+    let record = context.store.record_of(name, generation).map_err(failed)?;
+    let public = context.store.public_of(name, generation).map_err(failed)?;
+    let pem = context.store.private_pem_of(name, generation);
+    let pem = pem.map_err(failed)?;
+    if record.fingerprint != public.fingerprint() {
+        let failure = Failure::key("key.toml and public.pem speak of different keys");
+        return Err(("wrong_key", failure.hint("restore both from a backup")));
+    }
+    let unusable = |source| {
+        let path = context.store.root().join("keys").join(name.as_str());
+        failed(store::Error::Key { path, source })
+    };
+    // A sealed file is opened where nobody must be asked for its passphrase.
+    let passphrase = if PrivateKey::is_sealed(&pem).map_err(unusable)? {
+        let network = record.registration.as_ref().map(|known| &known.network);
+        match context.passphrase_at_hand(&args.passphrase, network) {
+            Ok(Some(passphrase)) => Some(passphrase),
+            _ => return Ok(record),
+        }
+    } else {
+        None
+    };
+    let opened = context.store.load_of(name, generation, || {
+        passphrase.ok_or(store::Error::NoSuchKey { name: name.clone() })
+    });
+    match opened {
+        // Another key's passphrase was named, which is no fault of this one.
+        Err(store::Error::Key {
+            source: key::Error::WrongPassphrase,
+            ..
+        }) => Ok(record),
+        Err(error) => Err(failed(error)),
+        Ok(_) => Ok(record),
+    }
+}
+
+/// Sorts what can be wrong with a file.
+const fn kind_of(error: &store::Error) -> &'static str {
+    match error {
+        store::Error::Exposed { .. } | store::Error::Foreign { .. } => "unsafe_permissions",
+        store::Error::NotAFile { .. } | store::Error::NotADirectory { .. } => "unsafe_file",
+        store::Error::Mismatch { .. } => "wrong_key",
+        _ => "unreadable",
+    }
+}
+
+fn operations(context: &Context, findings: &mut Findings) {
+    let check = "nothing is unfinished";
+    let (intents, damaged) = match pending::journal(context) {
+        Ok(found) => found,
+        Err(failure) => return findings.failed("damaged_journal", None, check, &failure),
+    };
+    if intents.is_empty() && damaged.is_empty() {
+        findings.good(check);
+    }
+    for (name, failure) in damaged {
+        let check = format!("the journal of {name}");
+        findings.failed("damaged_journal", Some(&name), check, &failure);
+    }
+    for intent in intents {
         let (name, stage) = (&intent.name, intent.stage);
         let waits = intent
             .succession
@@ -174,99 +284,36 @@ fn operations(context: &Context, findings: &mut Findings) -> Result<(), Failure>
             Some(until) if stage == Stage::Switched => {
                 findings.good(format!("{what}: the old key stays enabled until {until}"));
             }
-            _ => findings.bad(
+            _ => findings.found(
+                "unfinished",
+                Some(name),
                 what,
                 format!("it stopped at {}", stage.as_str()),
                 format!("run \"derikey resume {name}\""),
             ),
         }
     }
-    if intents.is_empty() {
-        findings.good("nothing is unfinished");
-    }
-    Ok(())
 }
 
-fn chain(context: &Context, findings: &mut Findings) -> Result<(), Failure> {
-    let broken = context
-        .store
-        .audit_log()?
-        .into_iter()
-        .find(|link| !link.holds);
-    match broken {
-        None => findings.good("the audit log's chain holds"),
-        Some(link) => findings.bad(
-            "the audit log's chain holds",
+fn chain(context: &Context, findings: &mut Findings) {
+    let check = "the audit log's chain holds";
+    let links = match context.store.audit_log() {
+        Ok(links) => links,
+        Err(error) => {
+            let kind = kind_of(&error);
+            return findings.failed(kind, None, check, &Failure::from(error));
+        }
+    };
+    match links.into_iter().find(|link| !link.holds) {
+        None => findings.good(check),
+        Some(link) => findings.found(
+            "audit_chain",
+            None,
+            check,
             format!("it breaks at line {}", link.number),
             "compare it with a backup; somebody or something changed it",
         ),
     }
-    Ok(())
-}
-
-/// Asks an exchange what time it is, and, where an administrator is named, about the keys.
-async fn reach(
-    context: &Context,
-    args: &Doctor,
-    network: &Network,
-    findings: &mut Findings,
-) -> Result<(), Failure> {
-    let connection = Connection::open(context, network).await?;
-    let ours = SystemStamper.stamp()?.timestamp.0;
-    let (seconds, ahead) = provision::clock_skew(&connection.exchange, ours).await?;
-    let check = format!("the clock, by the {network} network");
-    if seconds > 5 {
-        let direction = if ahead { "ahead" } else { "behind" };
-        findings.bad(
-            check,
-            format!("it is {seconds} s {direction}; at 60 s signatures are refused"),
-            "set it: chronyd, systemd-timesyncd",
-        );
-    } else {
-        findings.good(check);
-    }
-    drop(connection);
-    let named = args.admin.admin.is_some() || args.admin.admin_client_id.is_some();
-    let configured = context.config.admin.is_some() || context.config.admin_client_id.is_some();
-    if !named && !configured && *network != Network::Sandbox {
-        findings.good(format!(
-            "the keys on {network} were not asked for: no administrator was named"
-        ));
-        return Ok(());
-    }
-    let mut office = Office::open(context, network, &args.admin, &args.passphrase).await?;
-    let mut work = manage::work_of(context, &mut office);
-    let survey = work.survey().await?;
-    let operator = work.desk.operator().client_id().clone();
-    for row in remote::compare(context, network, &survey, &operator)? {
-        let Some(name) = row.get("name").and_then(Value::as_str) else {
-            continue;
-        };
-        let check = format!("{name} at the exchange");
-        let drift: Vec<&str> = row
-            .get("drift")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        if row.get("orphan").and_then(Value::as_str) == Some("local") {
-            findings.bad(
-                check,
-                "the account does not have it",
-                format!("make another: derikey provision; then derikey delete {name}"),
-            );
-        } else if drift.is_empty() {
-            findings.good(check);
-        } else {
-            findings.bad(
-                check,
-                drift.join("; "),
-                format!("derikey edit {name}, derikey enable {name}, or adopt what is there"),
-            );
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn audit(context: &Context) -> Result<(), Failure> {

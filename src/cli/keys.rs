@@ -320,6 +320,11 @@ pub(super) fn delete(context: &Context, args: &Name) -> Result<(), Failure> {
     if !context.store.contains(&name) {
         return Err(store::Error::NoSuchKey { name }.into());
     }
+    // A link that somebody put in its place is not moved, nor is what it leads to.
+    if !context.store.is_in_place(&name) {
+        let path = context.store.root().join("keys").join(name.as_str());
+        return Err(store::Error::NotADirectory { path }.into());
+    }
     if let Some(intent) = context.store.intent(&name)? {
         return Err(Failure::refused(format!(
             "{} of {name} is under way",
@@ -365,18 +370,48 @@ fn purge(grave: &Path) -> String {
 }
 
 pub(super) fn list(context: &Context) -> Result<(), Failure> {
-    let mut keys = Vec::new();
+    let (mut keys, mut broken) = (Vec::new(), Vec::new());
     for name in context.store.names()? {
-        match context.store.record(&name) {
-            Ok(record) => keys.push(describe(context, &name, &record)?),
-            Err(error) => {
-                context.output.remark(format!("{name}: {error}"));
-                keys.push(json!({"name": name, "state": "unreadable"}));
+        match about(context, &name) {
+            Ok(value) => keys.push(value),
+            Err(failure) => {
+                keys.push(json!({
+                    "name": name,
+                    "state": "unreadable",
+                    "problem": failure.message(),
+                    "cure": failure.cure(),
+                }));
+                broken.push((name, of_the_key(&failure)));
             }
         }
     }
     let value = json!({"keys": keys});
-    context.output.result(&value, || table(&keys))
+    context.output.result(&value, || table(&keys))?;
+    all_whole(broken)
+}
+
+/// Counts whatever is wrong with the files of a key as one kind of failure.
+pub(super) fn of_the_key(failure: &Failure) -> Failure {
+    Failure::key(failure.message()).hint(failure.cure())
+}
+
+/// What could not be read of which key.
+pub(super) type Broken = Vec<(KeyName, Failure)>;
+
+/// Fails when something could not be read, after the rest was shown.
+///
+/// One failure is reported as it is; of several the first, which says of whom the others are.
+pub(super) fn all_whole(broken: Broken) -> Result<(), Failure> {
+    let mut broken = broken.into_iter();
+    let Some((name, failure)) = broken.next() else {
+        return Ok(());
+    };
+    let others: Vec<String> = broken.map(|(name, _)| name.to_string()).collect();
+    Err(if others.is_empty() {
+        failure.about(name.as_str())
+    } else {
+        failure.about(&format!("{name} (and {} as well)", others.join(", ")))
+    })
 }
 
 fn table(keys: &[Value]) -> String {

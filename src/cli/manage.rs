@@ -1,18 +1,18 @@
-//! Commands that change keys at the exchange: edit, enable, disable, remove, panic.
+//! Commands that change keys at the exchange: edit, enable, disable, remove.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::{
-    args::{AdminArgs, Edit, Panic, PassphraseArgs, Target},
+    args::{AdminArgs, Edit, PassphraseArgs, Target},
     connect::{Office, runtime},
     context::{Context, now},
     keys, registry,
     report::Failure,
 };
 use crate::{
-    exchange::{ApiKey, ClientId, Https, KeyId, Network},
+    exchange::{ApiKey, ClientId, Https, KeyId, Network, Setting},
     key::KeyName,
     provision::{self, Attempt, Change, Survey, Work, differences_of},
     store::{
@@ -37,6 +37,7 @@ pub(super) fn edit(context: &Context, args: &Edit) -> Result<(), Failure> {
         let mut work = work_of(context, &mut office);
         let survey = work.survey().await?;
         let key = find(&survey, known)?;
+        refuse_to_garble(&name, key, &change)?;
         let wish = provision::merge(key, &change, record.algorithm);
         let differences = differences_of(key, &wish);
         for line in &differences {
@@ -47,8 +48,15 @@ pub(super) fn edit(context: &Context, args: &Edit) -> Result<(), Failure> {
                 .iter()
                 .map(|d| format!("would change {d}"))
                 .collect();
-            let value =
-                json!({"dry_run": context.global.dry_run, "changed": false, "steps": steps});
+            if !context.global.dry_run {
+                // It is so already, which need not be what is recorded.
+                as_it_is_there(context, &name, &record, key)?;
+            }
+            let mut value = keys::about(context, &name)?;
+            keys::merge(
+                &mut value,
+                json!({"dry_run": context.global.dry_run, "changed": false, "steps": steps}),
+            );
             let text = || {
                 if steps.is_empty() {
                     "nothing to change".into()
@@ -89,9 +97,50 @@ pub(super) fn edit(context: &Context, args: &Edit) -> Result<(), Failure> {
     }
 }
 
+/// Refuses to send back what could not be shown and is therefore not what the exchange has.
+fn refuse_to_garble(name: &KeyName, key: &ApiKey, change: &Change) -> Result<(), Failure> {
+    for setting in &key.tamed {
+        let (what, flag, is_replaced) = match setting {
+            Setting::Label => ("label", "--label", change.label.is_some()),
+            Setting::Whitelist => ("whitelist", "--ip", change.whitelist.is_some()),
+            Setting::Features => ("features", "--feature", change.features.is_some()),
+        };
+        if !is_replaced {
+            return Err(Failure::refused(format!(
+                "the {what} of {name} at the exchange cannot be kept as it is: it holds what cannot be shown"
+            ))
+            .hint(format!(
+                "an edit sends everything again, so name it anew with {flag} as well"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Writes down what the exchange has, where no change was needed to have it so.
+fn as_it_is_there(
+    context: &Context,
+    name: &KeyName,
+    record: &Record,
+    key: &ApiKey,
+) -> Result<(), Failure> {
+    let mut seen = record.clone();
+    if let Some(known) = &mut seen.registration {
+        known.key_id = Some(key.id);
+        known.label.clone_from(&key.name);
+        known.scope = key.max_scope.clone();
+        known.whitelist.clone_from(&key.ip_whitelist);
+        known.features.clone_from(&key.enabled_features);
+    }
+    if seen != *record {
+        let generation = context.store.current(name)?;
+        context.store.write_record(name, generation, &seen)?;
+    }
+    Ok(())
+}
+
 fn change_of(args: &Edit) -> Result<Change, Failure> {
     let parse = |typed: &[String]| registry::addresses(typed, args.unchecked_ip);
-    let features: Result<Vec<_>, _> = args.feature.iter().map(|feature| feature.parse()).collect();
     let change = Change {
         scope: args.scope.as_deref().map(str::parse).transpose()?,
         label: args
@@ -103,7 +152,7 @@ fn change_of(args: &Edit) -> Result<Change, Failure> {
         whitelist: (!args.ip.is_empty()).then(|| parse(&args.ip)).transpose()?,
         add: parse(&args.add_ip)?,
         remove: parse(&args.remove_ip)?,
-        features: Some(features?).filter(|features| !features.is_empty()),
+        features: registry::features(&args.feature)?,
     };
     let nothing = change.scope.is_none()
         && change.label.is_none()
@@ -174,12 +223,6 @@ pub(super) fn refuse_pending(context: &Context, name: &KeyName) -> Result<(), Fa
         ))
         .hint(format!("finish it first with \"derikey resume {name}\""))),
     }
-}
-
-/// Tells whether a key is in use in the place of another, which a rotation has not ended yet.
-fn is_superseding(context: &Context, name: &KeyName) -> Result<bool, Failure> {
-    let intent = context.store.intent(name)?;
-    Ok(intent.is_some_and(|i| i.operation == Operation::Rotate && i.stage >= Stage::Switched))
 }
 
 fn refuse_lock_out(survey: &Survey, key: &ApiKey, operator: &ClientId) -> Result<(), Failure> {
@@ -337,17 +380,10 @@ fn set_named(
     let known = registered(name, record.registration.as_ref())?;
     context.check_network(name, &known.network)?;
     let _lock = context.lock(name)?;
-    if operation == Operation::Enable && is_superseding(context, name)? {
-        // The journal goes on to speak of the rotation, which waits for this.
-        let client_id = known.client_id.clone();
-        return set_remote(context, args, operation, &known.network, &|survey| {
-            survey.by_client_id(&client_id)
-        });
-    }
-    refuse_pending(context, name)?;
     // Somebody else may have been at it while this waited.
     let record = context.store.record(name)?;
     let known = registered(name, record.registration.as_ref())?;
+    let meanwhile = beside(context, name, operation)?;
     if context.global.dry_run {
         return keys::plan(
             context,
@@ -358,7 +394,7 @@ fn set_named(
             )],
         );
     }
-    let intent = runtime()?.block_on(async {
+    let value = runtime()?.block_on(async {
         let mut office =
             Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
         let mut work = work_of(context, &mut office);
@@ -371,6 +407,27 @@ fn set_named(
         if operation == Operation::Remove && key.enabled != Some(false) {
             let why = format!("{name} is enabled, and removing it cannot be undone");
             context.confirm(&why, name.as_str())?;
+        }
+        if let Some(meanwhile) = meanwhile {
+            // Its journal entry is not ours to write over: this is a step of its own.
+            let done = work.set(key.id, &key.client_id, operation).await;
+            let done = done.map_err(Failure::from);
+            let public = context.store.public(name).ok();
+            let action = operation.as_str();
+            registry::audit(
+                context,
+                action,
+                name,
+                &known.network,
+                public.as_ref(),
+                &done,
+            )?;
+            done?;
+            note(context, &known.network, key, operation == Operation::Enable)?;
+            context.output.remark(&meanwhile);
+            let mut value = keys::about(context, name)?;
+            keys::merge(&mut value, json!({"changed": true, "meanwhile": meanwhile}));
+            return Ok(value);
         }
         let wish = provision::merge(key, &Change::default(), record.algorithm);
         let intent = intend(
@@ -387,10 +444,55 @@ fn set_named(
             .await
             .map_err(Failure::from);
         audit(context, &intent, &known.network, &result)?;
-        result.map(|()| intent)
+        result.and_then(|()| outcome(context, &intent))
     })?;
-    let value = outcome(context, &intent)?;
     context.output.result(&value, || keys::lines(&value))
+}
+
+/// Tells whether a switch is made beside an operation that is under way, and what that one will
+/// do; nothing where it is journalled as usual.
+///
+/// A leaked key is disabled at once, whatever else is going on; and what was disabled so may be
+/// enabled again. The entry that is there stays true: `resume` enables nothing that was disabled.
+fn beside(
+    context: &Context,
+    name: &KeyName,
+    operation: Operation,
+) -> Result<Option<String>, Failure> {
+    let pending = context.store.intent(name);
+    let disables = operation == Operation::Disable;
+    let enables = operation == Operation::Enable;
+    let intent = match pending {
+        Ok(None) => return Ok(None),
+        Ok(Some(intent)) => intent,
+        Err(error) if disables => {
+            return Ok(Some(format!("something of {name} is under way: {error}")));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match intent.operation {
+        // One takes the place of the other.
+        Operation::Enable | Operation::Disable if disables => return Ok(None),
+        Operation::Edit | Operation::Enable | Operation::Disable | Operation::Remove
+            if !disables =>
+        {
+            return refuse_pending(context, name).map(|()| None);
+        }
+        _ if disables || enables => {}
+        _ => return refuse_pending(context, name).map(|()| None),
+    }
+    let what = intent.operation.as_str();
+    let next = match (&intent.succession, disables) {
+        (Some(before), true) if intent.stage >= Stage::Switched => format!(
+            "the key before it, {}, is still enabled if you have not disabled it; \
+             \"derikey resume {name}\" does not disable it while {name} is",
+            before.client_id
+        ),
+        (Some(_), true) => format!("\"derikey resume {name}\" puts another key in its place"),
+        (None, true) => format!("\"derikey resume {name}\" does not enable it"),
+        (_, false) => format!("\"derikey resume {name}\" finishes it"),
+    };
+    Ok(Some(format!("{what} of {name} is under way still: {next}")))
 }
 
 /// Changes a key that is named by what the exchange calls it; it need not be here.
@@ -461,7 +563,7 @@ fn local_of(
     key: &ApiKey,
 ) -> Result<Option<(KeyName, Generation, Record)>, Failure> {
     for name in context.store.names()? {
-        for generation in context.store.generations(&name)? {
+        for generation in context.store.generations(&name).unwrap_or_default() {
             // A record that cannot be read is nobody's reason not to disable another key.
             let Ok(record) = context.store.record_of(&name, generation) else {
                 continue;
@@ -478,120 +580,47 @@ fn local_of(
 }
 
 /// Writes down that a key may log in, or not any more, if it is one of ours.
-fn note(context: &Context, network: &Network, key: &ApiKey, enabled: bool) -> Result<(), Failure> {
+pub(super) fn note(
+    context: &Context,
+    network: &Network,
+    key: &ApiKey,
+    enabled: bool,
+) -> Result<(), Failure> {
     if let Some((name, generation, mut record)) = local_of(context, network, key)? {
         if let Some(known) = &mut record.registration {
             known.enabled = enabled;
         }
         context.store.write_record(&name, generation, &record)?;
+        if !enabled {
+            give_up_enabling(context, &name, &key.client_id)?;
+        }
     }
     Ok(())
 }
 
-pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
-    let network = context.network()?;
-    let pattern = &args.pattern;
-    if !context.global.dry_run {
-        let why = format!("every key that matches {pattern:?} on {network} would be disabled");
-        context.confirm(&why, "panic")?;
-    }
-    let (disabled, spared, failed) = runtime()?.block_on(async {
-        let mut office = Office::open(context, &network, &args.admin, &args.passphrase).await?;
-        let mut work = work_of(context, &mut office);
-        let survey = work.survey().await?;
-        let operator = work.desk.operator().client_id().clone();
-        let matches = |key: &&ApiKey| {
-            key.enabled != Some(false)
-                && (glob(pattern, &key.name) || glob(pattern, key.client_id.as_str()))
-        };
-        let (mut disabled, mut spared, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-        // The key that this is done with comes last: after it nothing can be disabled any more.
-        let mut targets: Vec<&ApiKey> = survey.0.iter().filter(matches).collect();
-        targets.sort_by_key(|key| key.client_id == operator);
-        for key in targets {
-            let about = json!({"client_id": key.client_id, "key_id": key.id, "label": key.name});
-            if key.client_id == operator && !args.lock_out.i_will_lock_myself_out {
-                spared.push(about);
-            } else if context.global.dry_run {
-                disabled.push(about);
-            } else {
-                match work.set(key.id, &key.client_id, Operation::Disable).await {
-                    Ok(()) => {
-                        // The next key matters more than the record of this one.
-                        if let Err(failure) = note(context, &network, key, false) {
-                            let id = &key.client_id;
-                            context
-                                .output
-                                .remark(format!("{id}: {}", failure.message()));
-                        }
-                        disabled.push(about);
-                    }
-                    Err(error) => failed.push((about, Failure::from(error))),
-                }
-            }
-        }
-        Ok::<_, Failure>((disabled, spared, failed))
-    })?;
-    let outcome = if failed.is_empty() {
-        "done"
-    } else {
-        "unfinished"
+/// Strikes out what would enable a key again that has just been disabled.
+fn give_up_enabling(
+    context: &Context,
+    name: &KeyName,
+    client_id: &ClientId,
+) -> Result<(), Failure> {
+    // One that cannot be read is said to be so by whoever wants to go on with it.
+    let Ok(Some(intent)) = context.store.intent(name) else {
+        return Ok(());
     };
-    if !context.global.dry_run {
-        let mut entry = crate::store::Entry::new(now(), "panic", outcome);
-        entry.network = Some(format!("{network} {pattern}"));
-        context.store.audit(entry)?;
+    let enables = match intent.operation {
+        Operation::Enable => true,
+        // Before its key is proven nothing else was changed.
+        Operation::Rollback => intent.stage < Stage::Proven,
+        _ => false,
+    };
+    let issued = intent.issued.as_ref();
+    if enables && issued.is_some_and(|issued| issued.client_id == *client_id) {
+        context.store.conclude(name)?;
+        context.output.remark(format!(
+            "{} of {name}, which was under way, is given up: it would have enabled the key",
+            intent.operation.as_str()
+        ));
     }
-    let names: Vec<String> = failed
-        .iter()
-        .map(|(about, _)| {
-            let word = |field: &str| about.get(field).and_then(Value::as_str).unwrap_or("-");
-            format!("{} ({})", word("client_id"), word("label"))
-        })
-        .collect();
-    let not_reached: Vec<&Value> = failed.iter().map(|(about, _)| about).collect();
-    let value = json!({"disabled": disabled, "spared": spared, "not_reached": not_reached, "dry_run": context.global.dry_run});
-    context.output.result(&value, || {
-        let say = |list: &Vec<Value>, what: &str| {
-            list.iter().fold(String::new(), |text, key| {
-                let word = |field: &str| {
-                    key.get(field)
-                        .and_then(Value::as_str)
-                        .unwrap_or("-")
-                        .to_owned()
-                };
-                format!("{text}{what}: {} {}\n", word("client_id"), word("label"))
-            })
-        };
-        let not_reached: Vec<Value> = failed.iter().map(|(about, _)| about.clone()).collect();
-        say(&disabled, "disabled")
-            + &say(&spared, "in use, left enabled")
-            + &say(&not_reached, "NOT REACHED")
-    })?;
-    match failed.into_iter().next() {
-        None => Ok(()),
-        Some((_, failure)) => Err(failure
-            .about(&format!("not reached: {}", names.join(", ")))
-            .hint("run \"derikey panic\" again: what is disabled stays so")),
-    }
-}
-
-/// Matches with `*` for any text and `?` for any one character.
-fn glob(pattern: &str, text: &str) -> bool {
-    let mut rest = pattern.chars();
-    match rest.next() {
-        None => text.is_empty(),
-        Some('*') => {
-            let rest = rest.as_str();
-            text.char_indices()
-                .map(|(at, _)| at)
-                .chain([text.len()])
-                .any(|at| text.get(at..).is_some_and(|tail| glob(rest, tail)))
-        }
-        Some(wanted) => {
-            let mut text = text.chars();
-            text.next().is_some_and(|c| wanted == '?' || wanted == c)
-                && glob(rest.as_str(), text.as_str())
-        }
-    }
+    Ok(())
 }

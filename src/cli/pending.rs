@@ -6,14 +6,15 @@ use super::{
     args::Resume,
     connect::{Office, runtime},
     context::{Context, now},
-    keys, manage, registry,
+    keys::{self, Broken},
+    manage, registry,
     report::Failure,
     rotation,
 };
 use crate::{
     key::KeyName,
     provision::{self, Surrender},
-    store::{Intent, Operation},
+    store::{self, Intent, Operation},
 };
 
 pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
@@ -21,40 +22,72 @@ pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
     if let (Some(name), true) = (&wanted, args.abandon) {
         return abandon(context, name, args);
     }
-    let mut intents = context.store.intents()?;
-    intents.retain(|intent| wanted.as_ref().is_none_or(|name| intent.name == *name));
+    let (mut intents, mut damaged) = journal(context)?;
+    let is_meant = |name: &KeyName| wanted.as_ref().is_none_or(|wanted| name == wanted);
+    intents.retain(|intent| is_meant(&intent.name));
+    damaged.retain(|(name, _)| is_meant(name));
     if context.global.dry_run {
         let steps: Vec<String> = intents.iter().map(pending).collect();
-        return keys::plan(context, &steps);
+        keys::plan(context, &steps)?;
+        return keys::all_whole(damaged);
     }
-    let mut resumed = Vec::new();
-    let mut failed = None;
+    let (mut resumed, mut failed) = (Vec::new(), damaged);
     for intent in intents {
         match resume_one(context, &intent.name, args) {
             Ok(Some(value)) => resumed.push(value),
             Ok(None) => {}
-            Err(failure) => {
-                if let Some(earlier) = failed.replace(failure) {
-                    context.output.remark(Failure::message(&earlier));
+            Err(failure) => failed.push((intent.name, failure)),
+        }
+    }
+    let left: Vec<Value> = failed
+        .iter()
+        .map(|(name, failure)| json!({"name": name, "kind": failure.kind(), "message": failure.message()}))
+        .collect();
+    let last = failed.pop();
+    for (_, failure) in failed {
+        context.output.remark(failure.message());
+    }
+    // On a failure standard output stays empty, unless something else was finished or failed too.
+    let last = match last {
+        Some((_, failure)) if resumed.is_empty() && left.len() == 1 => return Err(failure),
+        last => last,
+    };
+    let value = if left.is_empty() {
+        json!({"resumed": resumed})
+    } else {
+        json!({"resumed": resumed, "failed": left})
+    };
+    context.output.result(&value, || {
+        let texts: Vec<String> = resumed.iter().map(keys::lines).collect();
+        match (texts.is_empty(), left.is_empty()) {
+            (true, true) => "nothing to finish".into(),
+            (true, false) => "nothing could be finished".into(),
+            _ => texts.join("\n"),
+        }
+    })?;
+    last.map_or(Ok(()), |(_, failure)| Err(failure))
+}
+
+/// Returns what is under way, and the entries that do not say what is.
+pub(super) fn journal(context: &Context) -> Result<(Vec<Intent>, Broken), Failure> {
+    let (mut intents, mut damaged) = (Vec::new(), Vec::new());
+    for (name, entry) in context.store.journal()? {
+        match entry {
+            Ok(intent) => intents.push(intent),
+            Err(error) => {
+                let unreadable = matches!(error, store::Error::Unreadable { .. });
+                let mut failure = Failure::from(error);
+                if unreadable {
+                    failure = failure.hint(format!(
+                        "it tells what was being done to {name}: restore it from a backup; or look what came of it \
+                         with \"derikey list --remote\", and move the file away"
+                    ));
                 }
+                damaged.push((name, failure));
             }
         }
     }
-    // On a failure standard output stays empty, unless something else was finished.
-    let failed = match failed {
-        Some(failure) if resumed.is_empty() => return Err(failure),
-        failed => failed,
-    };
-    let value = json!({"resumed": resumed});
-    context.output.result(&value, || {
-        let texts: Vec<String> = resumed.iter().map(keys::lines).collect();
-        if texts.is_empty() {
-            "nothing to finish".into()
-        } else {
-            texts.join("\n")
-        }
-    })?;
-    failed.map_or(Ok(()), Err)
+    Ok((intents, damaged))
 }
 
 /// Finishes one operation, unless somebody else has in the meantime.
@@ -124,7 +157,11 @@ fn abandon(context: &Context, name: &KeyName, args: &Resume) -> Result<(), Failu
 }
 
 pub(super) fn status(context: &Context) -> Result<(), Failure> {
-    let intents = context.store.intents()?;
+    let (intents, damaged) = journal(context)?;
+    // On a failure standard output stays empty, unless there is something else to show.
+    if intents.is_empty() && !damaged.is_empty() {
+        return keys::all_whole(damaged);
+    }
     let shown: Vec<Value> = intents
         .iter()
         .map(|intent| {
@@ -138,14 +175,27 @@ pub(super) fn status(context: &Context) -> Result<(), Failure> {
             })
         })
         .collect();
-    context.output.result(&json!({"pending": shown}), || {
-        let texts: Vec<String> = intents.iter().map(pending).collect();
+    let value = if damaged.is_empty() {
+        json!({"pending": shown})
+    } else {
+        let rows = damaged.iter().map(|(name, failure)| {
+            json!({"name": name, "problem": failure.message(), "cure": failure.cure()})
+        });
+        json!({"pending": shown, "damaged": rows.collect::<Vec<_>>()})
+    };
+    context.output.result(&value, || {
+        let mut texts: Vec<String> = intents.iter().map(pending).collect();
+        let unknown = |(name, _): &(KeyName, _)| {
+            format!("something of {name} is under way; the journal does not say what")
+        };
+        texts.extend(damaged.iter().map(unknown));
         if texts.is_empty() {
             "nothing is under way".into()
         } else {
             texts.join("\n")
         }
-    })
+    })?;
+    keys::all_whole(damaged)
 }
 
 fn pending(intent: &Intent) -> String {

@@ -96,15 +96,27 @@ fn specification(
         Some(label) => label.parse::<KeyName>()?,
         None => name.clone(),
     };
-    let features: Result<Vec<Feature>, _> =
-        wish.feature.iter().map(|feature| feature.parse()).collect();
     Ok(Specification {
         algorithm,
         label: label.to_string(),
         scope: wish.scope.parse()?,
         whitelist: addresses(&wish.ip, wish.unchecked_ip)?,
-        features: features?,
+        features: features(&wish.feature)?.unwrap_or_default(),
     })
+}
+
+/// Reads features; `none` is the word for a key without any, and nothing where none was typed.
+pub(super) fn features(typed: &[String]) -> Result<Option<Vec<Feature>>, Failure> {
+    if typed.iter().any(|feature| feature == "none") {
+        return if typed.len() == 1 {
+            Ok(Some(Vec::new()))
+        } else {
+            Err(Failure::usage("--feature none goes with no other feature")
+                .hint("leave out the one or the other"))
+        };
+    }
+    let features: Result<Vec<Feature>, _> = typed.iter().map(|feature| feature.parse()).collect();
+    Ok(Some(features?).filter(|features| !features.is_empty()))
 }
 
 /// Reads addresses for a whitelist: IPv4, unless that is waived.
@@ -390,6 +402,15 @@ pub(super) fn tell(context: &Context, event: &Event<'_>) {
             "removing generation {generation}, which was superseded before"
         )),
         Event::Disabled(client_id) => output.remark(format!("disabled the old key {client_id}")),
+        Event::Swept(key, None) => {
+            output.remark(format!("disabled {} ({})", key.client_id, key.name))
+        }
+        Event::Swept(key, Some(why)) => {
+            output.remark(format!("{} ({}): {why}", key.client_id, key.name))
+        }
+        Event::OneByOne(count) => output.remark(format!(
+            "{count} more are asked for one after another: they want a code each, or patience"
+        )),
         Event::NotFromHere => {
             output.remark("this host is not on its whitelist: the key works from there only, which was not tried");
         }
@@ -558,18 +579,21 @@ fn paste(
     network: &Network,
     public: &PublicKey,
 ) -> Result<Option<String>, Failure> {
-    let site = match network.endpoint() {
-        Some(endpoint) => endpoint.as_str().trim_end_matches("/api/v2").to_owned(),
-        None => "the sandbox, which has no web form: use \"derikey register\" there".into(),
-    };
     let pem = public.to_pem();
-    let steps = format!(
-        "open {site}, then Account, API, Add new key, Self-generated key; paste the public key; \
-         choose the rights; then run \"derikey adopt {name} --client-id ID\" with the client id shown"
-    );
+    let steps = match network.endpoint() {
+        Some(endpoint) => format!(
+            "open {}, then Account, API, Add new key, Self-generated key; paste the public key; \
+             choose the rights; then run \"derikey adopt {name} --client-id ID\" with the client id shown",
+            endpoint.as_str().trim_end_matches("/api/v2")
+        ),
+        None => format!(
+            "the sandbox has no web form to paste this into, and its administrator is at hand: \
+             run \"derikey --network sandbox register {name} --scope SCOPE\" instead"
+        ),
+    };
     let value = json!({"name": name, "fingerprint": public.fingerprint(), "public_key": pem, "next": steps});
     context.output.result(&value, || format!("{pem}{steps}"))?;
-    if context.output.json {
+    if context.output.json || *network == Network::Sandbox {
         return Ok(None);
     }
     let Some(terminal) = context.terminal() else {

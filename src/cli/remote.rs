@@ -13,17 +13,70 @@ use super::{
 };
 use crate::{
     exchange::{ApiKey, ClientId, Credential, Network},
-    key::{Fingerprint, KeyName},
+    key::{Fingerprint, KeyName, PublicKey},
     provision::{self, Survey},
-    store::{Record, State},
+    store::{Generation, Record, Registration, State},
 };
 
-/// A key here that belongs to the network.
+/// A generation here that belongs to the network, or may: its record cannot be read.
 struct Local {
     name: KeyName,
-    generation: crate::store::Generation,
-    record: Record,
-    public: crate::key::PublicKey,
+    generation: Generation,
+    in_use: bool,
+    record: Option<Record>,
+    public: Option<PublicKey>,
+    problem: Option<Failure>,
+}
+
+impl Local {
+    /// Tells whether a remote key is this one, by whatever can be read here.
+    fn is(&self, key: &ApiKey) -> bool {
+        match (&self.public, &self.record) {
+            (Some(public), _) => key.is(public),
+            (None, Some(record)) => {
+                let theirs = key.public_key.as_ref();
+                theirs.is_some_and(|theirs| theirs.fingerprint() == record.fingerprint)
+            }
+            (None, None) => false,
+        }
+    }
+
+    fn known(&self) -> Option<&Registration> {
+        self.record.as_ref()?.registration.as_ref()
+    }
+
+    fn is_retired(&self) -> bool {
+        let state = self.record.as_ref().map(Record::state);
+        state == Some(State::Retired)
+    }
+
+    /// How a command names it.
+    fn target(&self) -> String {
+        match self.known() {
+            Some(known) if !self.in_use => format!("client:{}", known.client_id),
+            _ => self.name.to_string(),
+        }
+    }
+}
+
+/// Something that is not as it is recorded, and what to do about it.
+pub(super) struct Fault {
+    pub(super) kind: &'static str,
+    pub(super) problem: String,
+    pub(super) cure: String,
+}
+
+/// A key, there or here or both.
+pub(super) struct Row {
+    pub(super) name: Option<KeyName>,
+    pub(super) generation: Option<Generation>,
+    /// What the record says, where there is one and another has not taken its place.
+    pub(super) known: Option<Registration>,
+    pub(super) faults: Vec<Fault>,
+    /// Whether the account has a key that nobody here knows.
+    is_stranger: bool,
+    value: Value,
+    broken: Option<Failure>,
 }
 
 pub(super) fn list(context: &Context, args: &List) -> Result<(), Failure> {
@@ -35,21 +88,19 @@ pub(super) fn list(context: &Context, args: &List) -> Result<(), Failure> {
         Ok::<_, Failure>((survey, work.desk.operator().client_id().clone()))
     })?;
     let rows = compare(context, &network, &survey, &operator)?;
-    let findings = rows.iter().filter(|row| is_finding(row)).count();
-    let value = json!({"keys": rows, "findings": findings});
-    context.output.result(&value, || table(&rows))?;
+    let is_finding = |row: &&Row| row.is_stranger || !row.faults.is_empty();
+    let findings = rows.iter().filter(is_finding).count();
+    let values: Vec<&Value> = rows.iter().map(|row| &row.value).collect();
+    let value = json!({"keys": values, "findings": findings});
+    context.output.result(&value, || table(&values))?;
     if args.exit_code && findings > 0 {
         return Err(Failure::findings(format!("{findings} keys do not match"))
             .hint("\"derikey list --remote\" names what differs"));
     }
-    Ok(())
-}
-
-fn is_finding(row: &Value) -> bool {
-    !row["orphan"].is_null()
-        || row["drift"]
-            .as_array()
-            .is_some_and(|drift| !drift.is_empty())
+    let broken = rows
+        .into_iter()
+        .filter_map(|row| Some((row.name?, row.broken?)));
+    keys::all_whole(broken.collect())
 }
 
 /// Returns a row for each key, there or here.
@@ -58,32 +109,18 @@ pub(super) fn compare(
     network: &Network,
     survey: &Survey,
     operator: &ClientId,
-) -> Result<Vec<Value>, Failure> {
-    let locals = locals(context, network)?;
-    let mut rows: Vec<Value> = survey
-        .0
-        .iter()
-        .map(|key| {
-            let local = locals.iter().find(|local| key.is(&local.public));
-            row(key, local, operator)
-        })
-        .collect();
-    for local in &locals {
-        let known = local.record.registration.as_ref();
-        let retired = local.record.state() == State::Retired;
-        if survey.0.iter().any(|key| key.is(&local.public)) || retired {
-            continue;
+) -> Result<Vec<Row>, Failure> {
+    let mut locals = locals(context, network)?;
+    let mut rows = Vec::new();
+    for key in &survey.0 {
+        let at = locals.iter().position(|local| local.is(key));
+        let local = at.map(|at| locals.remove(at));
+        rows.push(row(key, local, operator));
+    }
+    for local in locals {
+        if !local.is_retired() || local.problem.is_some() {
+            rows.push(row_of_absent(local, survey));
         }
-        rows.push(json!({
-            "name": local.name,
-            "generation": local.generation,
-            "client_id": known.map(|known| &known.client_id),
-            "key_id": known.and_then(|known| known.key_id),
-            "label": known.map(|known| &known.label),
-            "max_scope": known.map(|known| &known.scope),
-            "orphan": "local",
-            "drift": [],
-        }));
     }
     Ok(rows)
 }
@@ -91,37 +128,145 @@ pub(super) fn compare(
 fn locals(context: &Context, network: &Network) -> Result<Vec<Local>, Failure> {
     let mut locals = Vec::new();
     for name in context.store.names()? {
-        for generation in context.store.generations(&name)? {
-            let record = context.store.record_of(&name, generation)?;
-            if record
-                .registration
-                .as_ref()
-                .is_some_and(|known| known.network == *network)
-            {
-                locals.push(Local {
-                    public: context.store.public_of(&name, generation)?,
-                    name: name.clone(),
-                    generation,
-                    record,
-                });
+        let current = context.store.current(&name);
+        let lost = || {
+            let error = current.as_ref().err()?;
+            Some(Failure::key(error.to_string()).hint("restore it from a backup, or move it away"))
+        };
+        let generations = context.store.generations(&name).unwrap_or_default();
+        // A link or a file in the place of a key has no generations.
+        if let (true, Some(problem)) = (generations.is_empty(), lost()) {
+            locals.push(Local {
+                name,
+                generation: Generation::FIRST,
+                in_use: true,
+                record: None,
+                public: None,
+                problem: Some(problem),
+            });
+            continue;
+        }
+        for generation in generations {
+            let (record, not_read) = split(context.store.record_of(&name, generation));
+            let (public, not_found) = split(context.store.public_of(&name, generation));
+            let elsewhere = |record: &Record| {
+                let known = record.registration.as_ref();
+                known.is_none_or(|known| known.network != *network)
+            };
+            if record.as_ref().is_some_and(elsewhere) {
+                continue;
             }
+            locals.push(Local {
+                name: name.clone(),
+                generation,
+                in_use: current.as_ref().is_ok_and(|current| *current == generation),
+                record,
+                public,
+                problem: not_read.or(not_found).or_else(lost),
+            });
         }
     }
     Ok(locals)
 }
 
-fn row(key: &ApiKey, local: Option<&Local>, operator: &ClientId) -> Value {
+fn split<T>(result: Result<T, crate::store::Error>) -> (Option<T>, Option<Failure>) {
+    match result {
+        Ok(value) => (Some(value), None),
+        Err(error) => (None, Some(error.into())),
+    }
+}
+
+/// Returns the row of a key that the account has not got.
+fn row_of_absent(local: Local, survey: &Survey) -> Row {
+    let known = local.known();
+    let mut faults = Vec::new();
+    let mut orphan = None;
+    if let Some(failure) = &local.problem {
+        faults.push(unreadable(failure));
+    } else if let Some(known) = known {
+        orphan = Some("local");
+        let name = &local.name;
+        faults.push(match survey.by_client_id(&known.client_id) {
+            // Whatever is signed with it is refused, and nothing says why.
+            Some(other) => Fault {
+                kind: "wrong_key",
+                problem: format!(
+                    "the account has another public key under {}{}",
+                    known.client_id,
+                    other.public_key.as_ref().map_or_else(
+                        || ": a shared secret".into(),
+                        |public| format!(": {}", public.fingerprint())
+                    )
+                ),
+                cure: format!(
+                    "restore the key pair that was registered from a backup or from trash/; \
+                     or make another: derikey provision, then derikey delete {name}"
+                ),
+            },
+            None => Fault {
+                kind: "missing_there",
+                problem: "the account does not have it".into(),
+                cure: format!("make another: derikey provision; then derikey delete {name}"),
+            },
+        });
+    }
+    let value = json!({
+        "name": local.name,
+        "generation": local.generation,
+        "client_id": known.map(|known| &known.client_id),
+        "key_id": known.and_then(|known| known.key_id),
+        "label": known.map(|known| &known.label),
+        "max_scope": known.map(|known| &known.scope),
+        "orphan": orphan,
+        "drift": [],
+        "problems": problems(&faults),
+    });
+    Row {
+        known: known.cloned(),
+        generation: (!local.in_use).then_some(local.generation),
+        name: Some(local.name),
+        faults,
+        is_stranger: false,
+        value,
+        broken: local.problem.as_ref().map(keys::of_the_key),
+    }
+}
+
+fn unreadable(failure: &Failure) -> Fault {
+    Fault {
+        kind: "unreadable",
+        problem: failure.message().into(),
+        cure: failure.cure().into(),
+    }
+}
+
+/// What is wrong besides drift, in words.
+fn problems(faults: &[Fault]) -> Vec<&str> {
+    let other = faults
+        .iter()
+        .filter(|fault| !matches!(fault.kind, "drift" | "disabled_key" | "missing_there"));
+    other.map(|fault| fault.problem.as_str()).collect()
+}
+
+fn row(key: &ApiKey, local: Option<Local>, operator: &ClientId) -> Row {
     let symmetric = is_symmetric(key);
     let in_use = key.client_id == *operator;
     // There is no private half of a shared secret to miss, and whoever asks has the key in use.
-    let orphan = local.is_none() && !symmetric && !in_use;
+    let is_stranger = local.is_none() && !symmetric && !in_use;
     let made = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(key.timestamp);
     let age = SystemTime::now()
         .duration_since(made)
         .map_or(0, |age| age.as_secs() / 86_400);
-    json!({
-        "name": local.map(|local| &local.name),
-        "generation": local.map(|local| local.generation),
+    let differences = local
+        .as_ref()
+        .map_or_else(Differences::default, |local| drift(key, local));
+    let faults = match &local {
+        Some(local) => faults(key, local, &differences),
+        None => Vec::new(),
+    };
+    let value = json!({
+        "name": local.as_ref().map(|local| &local.name),
+        "generation": local.as_ref().map(|local| local.generation),
         "client_id": key.client_id,
         "key_id": key.id,
         "label": key.name,
@@ -134,9 +279,64 @@ fn row(key: &ApiKey, local: Option<&Local>, operator: &ClientId) -> Value {
         "enabled": key.enabled,
         "age_days": age,
         "in_use": in_use,
-        "orphan": orphan.then_some("remote"),
-        "drift": local.map_or_else(Vec::new, |local| drift(key, local)),
-    })
+        "orphan": is_stranger.then_some("remote"),
+        "drift": differences.all(),
+        "problems": problems(&faults),
+    });
+    let local = local.as_ref();
+    Row {
+        name: local.map(|local| local.name.clone()),
+        generation: local
+            .filter(|local| !local.in_use)
+            .map(|local| local.generation),
+        known: local
+            .filter(|local| !local.is_retired())
+            .and_then(|local| local.known().cloned()),
+        faults,
+        is_stranger,
+        value,
+        broken: local
+            .and_then(|local| local.problem.as_ref())
+            .map(keys::of_the_key),
+    }
+}
+
+/// Says what the differences mean and how each is mended.
+fn faults(key: &ApiKey, local: &Local, differences: &Differences) -> Vec<Fault> {
+    let mut found = Vec::new();
+    found.extend(local.problem.as_ref().map(unreadable));
+    let (name, target) = (&local.name, local.target());
+    if let Some(known) = local.known().filter(|_| differences.client_id.is_some()) {
+        found.push(Fault {
+            kind: "wrong_key",
+            problem: format!(
+                "it is recorded as {}, and the account knows its public key as {}",
+                known.client_id, key.client_id
+            ),
+            cure: format!("restore the key.toml of {name} from a backup"),
+        });
+    }
+    match (&differences.state, key.enabled) {
+        (Some(_), Some(false)) => found.push(Fault {
+            kind: "disabled_key",
+            problem: "it was disabled there".into(),
+            cure: format!("find out who did; then derikey enable {target}"),
+        }),
+        (Some(_), _) => found.push(Fault {
+            kind: "drift",
+            problem: "it is recorded as disabled and is enabled there".into(),
+            cure: format!("derikey disable {target}, or derikey enable {target} if it should be"),
+        }),
+        (None, _) => {}
+    }
+    if !differences.settings.is_empty() {
+        found.push(Fault {
+            kind: "drift",
+            problem: differences.settings.join("; "),
+            cure: format!("derikey edit {name}, or adopt what is there"),
+        });
+    }
+    found
 }
 
 /// Tells whether a key is a shared secret; a fingerprint without a public key is none.
@@ -148,37 +348,44 @@ fn is_symmetric(key: &ApiKey) -> bool {
     }
 }
 
-/// Says how a key is not what is recorded of it.
-fn drift(key: &ApiKey, local: &Local) -> Vec<String> {
-    let Some(known) = &local.record.registration else {
-        return Vec::new();
+/// How a key is not what is recorded of it.
+#[derive(Default)]
+struct Differences {
+    settings: Vec<String>,
+    state: Option<String>,
+    client_id: Option<String>,
+}
+
+impl Differences {
+    fn all(&self) -> Vec<&String> {
+        let settings = self.settings.iter();
+        settings.chain(&self.state).chain(&self.client_id).collect()
+    }
+}
+
+fn drift(key: &ApiKey, local: &Local) -> Differences {
+    let (Some(known), Some(record)) = (local.known(), &local.record) else {
+        return Differences::default();
     };
     let recorded = crate::store::Specification {
-        algorithm: local.record.algorithm,
+        algorithm: record.algorithm,
         label: known.label.clone(),
         scope: known.scope.clone(),
         whitelist: known.whitelist.clone(),
         features: known.features.clone(),
     };
-    let mut found = provision::differences_of(key, &recorded);
-    if key.enabled.is_some_and(|enabled| enabled != known.enabled) {
-        let word = |enabled: bool| if enabled { "enabled" } else { "disabled" };
-        found.push(format!(
-            "state: {} -> {}",
-            word(!known.enabled),
-            word(known.enabled)
-        ));
+    let word = |enabled: bool| if enabled { "enabled" } else { "disabled" };
+    let differs = key.enabled.is_some_and(|enabled| enabled != known.enabled);
+    let (from, to) = (&key.client_id, &known.client_id);
+    Differences {
+        settings: provision::differences_of(key, &recorded),
+        state: differs
+            .then(|| format!("state: {} -> {}", word(!known.enabled), word(known.enabled))),
+        client_id: (from != to).then(|| format!("client id: {from} -> {to}")),
     }
-    if key.client_id != known.client_id {
-        found.push(format!(
-            "client id: {} -> {}",
-            key.client_id, known.client_id
-        ));
-    }
-    found
 }
 
-fn table(rows: &[Value]) -> String {
+fn table(rows: &[&Value]) -> String {
     if rows.is_empty() {
         return "the account has no keys, and none is recorded here".into();
     }
@@ -200,13 +407,10 @@ fn table(rows: &[Value]) -> String {
                 "not there".into()
             });
         }
-        remarks.extend(
-            row["drift"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|d| d.as_str().map(str::to_owned)),
-        );
+        for field in ["drift", "problems"] {
+            let words = row[field].as_array().into_iter().flatten();
+            remarks.extend(words.filter_map(|word| word.as_str().map(str::to_owned)));
+        }
         [
             word("name"),
             word("key_id"),

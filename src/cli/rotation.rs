@@ -24,8 +24,8 @@ use crate::{
     store::{Intent, Issued, Operation, Record, Registration, Specification, Stage, Succession},
 };
 
-/// How long a deploy hook may take.
-const HOOK_TIME: Duration = Duration::from_secs(60);
+/// How many seconds a deploy hook may take, unless something else was named.
+const HOOK_TIME: u64 = 60;
 
 pub(super) fn rotate(context: &Context, args: &Rotate) -> Result<(), Failure> {
     wants_plain(&args.sealing.plain)?;
@@ -156,6 +156,7 @@ fn rotate_one(
         client_id: known.client_id.clone(),
         key_id,
         hook: hook.to_vec(),
+        hook_timeout: args.hook.hook_timeout.map(|time| time.as_secs()),
         grace: args.grace.map_or(0, |grace| grace.as_secs()),
         until: None,
         remove_old: args.remove_old,
@@ -252,7 +253,7 @@ pub(super) fn rollback(context: &Context, args: &Rollback) -> Result<(), Failure
     };
     let intent = match pending {
         Some(intent) if intent.operation == Operation::Rollback => with_hook(intent, &hook),
-        pending => back(context, &name, hook, pending)?,
+        pending => back(context, &name, hook, &args.hook, pending)?,
     };
     if context.global.dry_run {
         return keys::plan(
@@ -272,6 +273,7 @@ fn back(
     context: &Context,
     name: &KeyName,
     hook: Vec<String>,
+    args: &HookArgs,
     pending: Option<Intent>,
 ) -> Result<Intent, Failure> {
     let current = context.store.current(name)?;
@@ -319,6 +321,7 @@ fn back(
         client_id: now_known.client_id.clone(),
         key_id,
         hook,
+        hook_timeout: args.hook_timeout.map(|time| time.as_secs()),
         grace: 0,
         until: None,
         remove_old: false,
@@ -540,7 +543,8 @@ fn run_hook(context: &Context, intent: &Intent, issued: &Issued) -> Result<(), S
         // A hook that does not read its input is free not to.
         let _ = writeln!(stdin, "{event}");
     }
-    let deadline = Instant::now() + HOOK_TIME;
+    let time = succession.and_then(|s| s.hook_timeout).unwrap_or(HOOK_TIME);
+    let deadline = Instant::now() + Duration::from_secs(time);
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
@@ -548,7 +552,7 @@ fn run_hook(context: &Context, intent: &Intent, issued: &Issued) -> Result<(), S
             Ok(None) if Instant::now() >= deadline => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("took longer than {} s", HOOK_TIME.as_secs()));
+                return Err(format!("took longer than {time} s"));
             }
             Ok(None) => std::thread::sleep(Duration::from_millis(20)),
             Err(error) => return Err(format!("was lost: {error}")),

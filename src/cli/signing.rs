@@ -143,6 +143,7 @@ pub(super) fn sign_auth(context: &Context, args: &SignAuth) -> Result<(), Failur
 }
 
 pub(super) fn sign_request(context: &Context, args: &SignRequest) -> Result<(), Failure> {
+    check_path(&args.request.path)?;
     let purpose = request(
         &args.request.method,
         &args.request.path,
@@ -165,6 +166,31 @@ pub(super) fn sign_request(context: &Context, args: &SignRequest) -> Result<(), 
     context
         .output
         .result(&value, || format!("Authorization: {authorization}"))
+}
+
+/// Refuses paths that no method of the exchange has.
+fn check_path(path: &str) -> Result<(), Failure> {
+    let (path, _) = path.split_once('?').unwrap_or((path, ""));
+    // Some clients post to the base itself, with the method in the body.
+    let within = match path.strip_prefix("/api/v2") {
+        Some("" | "/") => true,
+        Some(rest) => {
+            let plain = |part: &str| {
+                !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            };
+            rest.strip_prefix('/')
+                .is_some_and(|method| method.split('/').all(plain))
+        }
+        None => false,
+    };
+    if within {
+        Ok(())
+    } else {
+        Err(Failure::usage(format!(
+            "{path:?} is no path of a method: it must lie in /api/v2/"
+        ))
+        .hint("such as /api/v2/private/get_positions?currency=BTC; nothing was signed"))
+    }
 }
 
 /// Builds what is signed of a REST request, and refuses what no request can be.
@@ -207,6 +233,9 @@ fn open(
     };
     let typed: Option<ClientId> = client_id.map(str::parse).transpose()?;
     let record = context.store.record(&name)?;
+    if let Some(known) = &record.registration {
+        context.check_network(&name, &known.network)?;
+    }
     let client_id = match typed {
         Some(client_id) => client_id,
         None => registered(&name, &record)

@@ -114,6 +114,17 @@ pub enum Credential {
     Withheld,
 }
 
+/// A setting that is free text to the exchange.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Setting {
+    /// The label.
+    Label,
+    /// The whitelist.
+    Whitelist,
+    /// The features.
+    Features,
+}
+
 /// A key as the exchange describes it.
 #[derive(Debug)]
 pub struct ApiKey {
@@ -137,6 +148,8 @@ pub struct ApiKey {
     pub enabled_features: Vec<Feature>,
     /// Whether the exchange said anything about features, which it often does not.
     pub features_shown: bool,
+    /// Which of its settings are not what the exchange sent, as that could not be shown.
+    pub tamed: Vec<Setting>,
     /// Milliseconds since the Unix epoch of its creation or last change; the documentation does
     /// not say which.
     pub timestamp: u64,
@@ -191,6 +204,25 @@ impl<'de> Deserialize<'de> for ApiKey {
                 _ => Credential::Secret(secret),
             },
         };
+        // The schema does not say what the entries of its lists are. One that cannot be shown is
+        // replaced by a word that equals nothing that was asked for.
+        let entries = |list: &Option<Vec<serde_json::Value>>| -> Vec<String> {
+            let entries = list.iter().flatten();
+            entries
+                .map(|entry| entry.as_str().unwrap_or_default().into())
+                .collect()
+        };
+        let (addresses, words) = (entries(&wire.ip_whitelist), entries(&wire.enabled_features));
+        let mut tamed = Vec::new();
+        if wire.name.as_deref().is_some_and(|name| label(name) != name) {
+            tamed.push(Setting::Label);
+        }
+        if addresses.iter().any(|ip| Whitelisted::lenient(ip).0 != *ip) {
+            tamed.push(Setting::Whitelist);
+        }
+        if words.iter().any(|word| Feature::lenient(word).0 != *word) {
+            tamed.push(Setting::Features);
+        }
         Ok(Self {
             id: wire.id,
             client_id: wire.client_id,
@@ -201,22 +233,16 @@ impl<'de> Deserialize<'de> for ApiKey {
                 .public_key
                 .and_then(|pem| PublicKey::read(pem.as_bytes()).ok()),
             credential,
-            ip_whitelist: readable(wire.ip_whitelist, Whitelisted::lenient),
+            ip_whitelist: addresses
+                .iter()
+                .map(|ip| Whitelisted::lenient(ip))
+                .collect(),
             features_shown: wire.enabled_features.is_some(),
-            enabled_features: readable(wire.enabled_features, Feature::lenient),
+            enabled_features: words.iter().map(|word| Feature::lenient(word)).collect(),
+            tamed,
             timestamp: wire.timestamp,
         })
     }
-}
-
-/// Returns the entries of a list; the schema does not say what they are. One that cannot be shown
-/// is replaced by a word that equals nothing that was asked for.
-fn readable<T>(list: Option<Vec<serde_json::Value>>, read: fn(&str) -> T) -> Vec<T> {
-    let entries = list.unwrap_or_default();
-    entries
-        .iter()
-        .map(|entry| read(entry.as_str().unwrap_or_default()))
-        .collect()
 }
 
 /// Returns a remote label with everything that could play tricks on a terminal replaced.
@@ -396,18 +422,41 @@ impl AccessLog {
 
 /// One event of an account.
 #[derive(Debug, Deserialize)]
+#[serde(from = "WireEvent")]
 pub struct AccessEvent {
     /// Milliseconds since the Unix epoch.
     pub timestamp: u64,
     /// What happened, such as `new_api_key`.
-    #[serde(alias = "log", default)]
     pub result: String,
     /// Where from.
-    #[serde(default)]
     pub ip: String,
     /// The client id, for events of keys.
-    #[serde(default)]
     pub data: serde_json::Value,
+}
+
+/// An event as it is sent: what happened goes by two names, and an exchange may send both.
+#[derive(Deserialize)]
+struct WireEvent {
+    timestamp: u64,
+    #[serde(default)]
+    result: Option<String>,
+    #[serde(default)]
+    log: Option<String>,
+    #[serde(default)]
+    ip: Option<String>,
+    #[serde(default)]
+    data: serde_json::Value,
+}
+
+impl From<WireEvent> for AccessEvent {
+    fn from(wire: WireEvent) -> Self {
+        Self {
+            timestamp: wire.timestamp,
+            result: wire.result.or(wire.log).unwrap_or_default(),
+            ip: wire.ip.unwrap_or_default(),
+            data: wire.data,
+        }
+    }
 }
 
 /// Returns the exchange's clock: milliseconds since the Unix epoch.

@@ -227,4 +227,4 @@ impl<'a, T: Transport> Desk<'a, T> {
 }
 
 /// `unauthorized`: a wrong or expired token (Deribit, error codes).
-const TOKEN_REFUSED: i64 = 13009;
+pub(super) const TOKEN_REFUSED: i64 = 13009;

@@ -7,9 +7,9 @@ use crate::{
         self, ApiKey, ClientId, CreateApiKey, Credential, EditApiKey, Kind, ListApiKeys, Scope,
         Transport,
     },
-    key::{Algorithm, PublicKey},
+    key::{Algorithm, KeyName, PublicKey},
     signer::Signer,
-    store::{Intent, Issued, Moment, Record, Registration, Specification, Stage},
+    store::{Generation, Intent, Issued, Moment, Record, Registration, Specification, Stage},
 };
 
 impl<T: Transport> Work<'_, T> {
@@ -67,6 +67,12 @@ impl<T: Transport> Work<'_, T> {
         intent: &mut Intent,
         signer: &dyn Signer,
     ) -> Result<(Issued, Option<Proven>), Error> {
+        // What somebody disabled since is not given its rights, which would enable it.
+        if intent.issued.is_some() && self.is_disabled(&intent.name, intent.generation)? {
+            return Err(Error::Disabled {
+                name: intent.name.clone(),
+            });
+        }
         let public = signer.public_key().clone();
         let first_scope = match intent.spec.whitelist.as_slice() {
             [] => intent.spec.scope.clone(),
@@ -289,6 +295,16 @@ impl<T: Transport> Work<'_, T> {
         }
         (self.tell)(Event::Granted(&spec.scope, &spec.whitelist));
         Ok(())
+    }
+
+    /// Tells whether a generation is recorded as disabled.
+    pub(super) fn is_disabled(
+        &self,
+        name: &KeyName,
+        generation: Generation,
+    ) -> Result<bool, Error> {
+        let record = self.store.record_of(name, generation)?;
+        Ok(record.registration.is_some_and(|known| !known.enabled))
     }
 
     pub(super) async fn prove(

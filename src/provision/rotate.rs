@@ -121,7 +121,11 @@ impl<'a, T: Transport> Work<'a, T> {
                 return Ok(Rotated::Waiting(self.outcomes(intent, granted)?, until));
             }
         }
-        if proven_before && (intent.stage == Stage::Switched || succession.remove_old) {
+        // Whoever has disabled both of them meant it.
+        let both_disabled = self.is_disabled(&intent.name, intent.generation)?
+            && self.is_disabled(&intent.name, succession.from)?;
+        let touches_old = intent.stage == Stage::Switched || succession.remove_old;
+        if proven_before && touches_old && !both_disabled {
             granted = self.prove_again(intent, &issued, signer).await?;
         }
         if intent.stage == Stage::Switched {
@@ -282,8 +286,11 @@ impl<'a, T: Transport> Work<'a, T> {
     fn retire(&self, name: &KeyName, old: Generation, enabled: bool) -> Result<(), Error> {
         let mut record = self.store.record_of(name, old)?;
         if let Some(known) = &mut record.registration {
+            // Once it is retired, somebody may have disabled it before its time.
+            if known.retired.is_none() || !enabled {
+                known.enabled = enabled;
+            }
             known.retired = known.retired.or(Some((self.now)()));
-            known.enabled = enabled;
         }
         Ok(self.store.write_record(name, old, &record)?)
     }

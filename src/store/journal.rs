@@ -47,6 +47,9 @@ pub struct Intent {
     pub succession: Option<Succession>,
 }
 
+/// What is under way, by key; an entry that cannot be read is there with its problem.
+pub type Journal = Vec<(KeyName, Result<Intent, Error>)>;
+
 /// What is being done to a key.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -97,6 +100,9 @@ pub struct Succession {
     pub key_id: KeyId,
     /// The program that is told of the new key, word by word; none if empty.
     pub hook: Vec<String>,
+    /// Seconds that it may take, where another time than usual was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_timeout: Option<u64>,
     /// Seconds for which the old key stays enabled.
     pub grace: u64,
     /// Until when it stays enabled, once that is known.
@@ -230,21 +236,20 @@ impl Store {
         Ok(Some(intent))
     }
 
-    /// Returns all operations under way, by name.
+    /// Returns all operations under way, by name; one that cannot be read hides no other.
     ///
     /// # Errors
-    /// Those of the file system, and [`Error::Unreadable`].
-    pub fn intents(&self) -> Result<Vec<Intent>, Error> {
-        let mut intents = Vec::new();
-        for entry in self.entries("journal")? {
-            let name = entry
-                .strip_suffix(".json")
-                .and_then(|name| name.parse().ok());
-            if let Some(intent) = name.map_or(Ok(None), |name| self.intent(&name))? {
-                intents.push(intent);
-            }
-        }
-        Ok(intents)
+    /// Those of the directory; what is wrong with an entry is said in its place.
+    pub fn journal(&self) -> Result<Journal, Error> {
+        let entries = self.entries("journal")?;
+        let names = entries
+            .iter()
+            .filter_map(|entry| entry.strip_suffix(".json")?.parse().ok());
+        let read = |name: KeyName| {
+            let intent = self.intent(&name).transpose()?;
+            Some((name, intent))
+        };
+        Ok(names.filter_map(read).collect())
     }
 
     fn journal_path(&self, name: &KeyName) -> PathBuf {

@@ -36,6 +36,11 @@ impl Store {
         fs::symlink_metadata(self.key_dir(name)).is_ok()
     }
 
+    /// Tells whether a key lies in a directory, and not behind a link or in a file.
+    pub fn is_in_place(&self, name: &KeyName) -> bool {
+        is_dir(&self.key_dir(name))
+    }
+
     /// Stores a new key whose private half is already PEM, sealed or not.
     ///
     /// The key is there whole or not at all.
@@ -220,7 +225,19 @@ impl Store {
     /// # Errors
     /// [`Error::NoSuchKey`], and those of the file system.
     pub fn private_pem(&self, name: &KeyName) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let path = self.path(name, self.current(name)?, "private.pem")?;
+        self.private_pem_of(name, self.current(name)?)
+    }
+
+    /// Returns the private file of a generation as it is, sealed or not.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn private_pem_of(
+        &self,
+        name: &KeyName,
+        generation: Generation,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let path = self.path(name, generation, "private.pem")?;
         read_ours(&path, key::MAX_INPUT)
     }
 
@@ -352,9 +369,13 @@ impl Store {
             self.bury(name, &keys.join(file), Moment(SystemTime::UNIX_EPOCH))?;
         }
         let key = self.key_dir(name);
+        // What lies behind a link is not ours to tidy.
+        if !is_dir(&key) {
+            return Ok(());
+        }
         for file in drafts(&key)? {
             let draft = key.join(file);
-            if fs::symlink_metadata(&draft).is_ok_and(|metadata| metadata.is_dir()) {
+            if is_dir(&draft) {
                 self.bury(name, &draft, Moment(SystemTime::UNIX_EPOCH))?;
             } else {
                 fs::remove_file(&draft).map_err(files::at(&draft))?;
@@ -362,12 +383,19 @@ impl Store {
         }
         for generation in self.generations(name)? {
             let dir = self.generation_dir(name, generation);
+            if !is_dir(&dir) {
+                continue;
+            }
             for draft in drafts(&dir)?.iter().map(|file| dir.join(file)) {
                 fs::remove_file(&draft).map_err(files::at(&draft))?;
             }
         }
         Ok(())
     }
+}
+
+fn is_dir(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
 /// Fills a hidden directory and gives it its name when it is whole.

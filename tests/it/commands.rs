@@ -1141,6 +1141,102 @@ fn a_signed_request_opens_the_account_for_exactly_that_request() {
 }
 
 #[test]
+fn only_paths_of_the_exchange_are_signed() {
+    let home = Home::new();
+    home.run(&["generate", "bot", "--no-passphrase", "--insecure"])
+        .ok();
+    let sign = |path: &str| {
+        let args = [
+            "sign",
+            "request",
+            "bot",
+            "--client-id",
+            "x",
+            "--method",
+            "GET",
+        ];
+        home.run(&join(&[&args, &["--path", path]]))
+    };
+    for path in [
+        "/x",
+        "/api/v1/private/x",
+        "/api/v2x/private/x",
+        "/api/v2/../v1/private/x",
+        "/api/v2/private/..",
+        "/api/v2/./private/x",
+        "/api/v2/%2e%2e/x",
+        "/api/v2//private/x",
+        "//api/v2/private/x",
+        "/API/v2/private/x",
+        "?/api/v2/private/x",
+    ] {
+        let run = sign(path).fails(2);
+        assert!(run.stderr.contains("/api/v2/"), "{path}: {run:#?}");
+    }
+    for path in [
+        "/api/v2/private/get_positions?currency=BTC&x=/../%2e",
+        "/api/v2/private/get_positions",
+        "/api/v2",
+    ] {
+        sign(path).ok();
+    }
+    let help = home.run(&["sign", "request", "--help"]).ok();
+    assert!(help.stdout.contains("from /api/v2/ on"), "{help:#?}");
+}
+
+#[test]
+fn nothing_is_signed_for_another_network() {
+    let bench = Bench::new();
+    bench.provision("bot");
+    let request = ["--method", "GET", "--path", "/api/v2/private/x"];
+    for network in ["test", "prod", "sandbox"] {
+        for command in ["auth", "request"] {
+            let more: &[&str] = if command == "request" { &request } else { &[] };
+            let args = ["--network", network, "sign", command, "bot"];
+            for who in [&[][..], &["--client-id", "other"]] {
+                let run = bench.run(&join(&[&args, more, who])).fails(8);
+                assert!(run.stderr.contains("belongs to the custom"), "{run:#?}");
+            }
+        }
+    }
+    // Its own network may be named, and a key that belongs nowhere is nobody's yet.
+    let own = bench.server.network();
+    bench
+        .run(&join(&[&["sign", "auth", "bot", "--json"], &own]))
+        .ok();
+    let plain = ["--no-passphrase", "--insecure"];
+    bench.home.run(&join(&[&["generate", "new"], &plain])).ok();
+    let args = ["--network", "test", "sign", "auth", "new"];
+    bench.home.run(&join(&[&args, &["--client-id", "x"]])).ok();
+}
+
+#[test]
+fn the_sandbox_has_no_form_to_paste_into() {
+    let home = Home::new();
+    home.run(&["generate", "first", "--no-passphrase", "--insecure"])
+        .ok();
+    let adopt = ["--network", "sandbox", "adopt", "first"];
+    for more in [&[][..], &["--json"]] {
+        let told = home.run(&join(&[&adopt, more])).ok().stdout;
+        assert!(told.contains("no web form"), "{told}");
+        assert!(told.contains("register first --scope"), "{told}");
+        assert!(told.contains("BEGIN PUBLIC KEY"), "{told}");
+        assert!(!told.contains("Add new key"), "{told}");
+        assert!(!told.contains("open the sandbox"), "{told}");
+    }
+    // What it says is true.
+    let register = [
+        "--network",
+        "sandbox",
+        "register",
+        "first",
+        "--scope",
+        SCOPE,
+    ];
+    home.run(&register).ok();
+}
+
+#[test]
 fn the_body_of_a_signed_request_may_come_on_standard_input() {
     let bench = Bench::new();
     bench.provision("bot");

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    manage::Bench,
+    manage::{Bench, SCOPE},
     raw::Tap,
     support::{Home, Run, join},
 };
@@ -26,7 +26,7 @@ fn only_problem(run: &Run) -> Value {
     let bad: Vec<&Value> = checks.filter(|check| check["ok"] == false).collect();
     assert_eq!(bad.len(), 1, "{bad:#?}");
     assert_eq!(said["findings"], 1);
-    for field in ["check", "problem", "cure"] {
+    for field in ["check", "kind", "problem", "cure"] {
         assert!(!bad[0][field].as_str().unwrap().is_empty(), "{bad:#?}");
     }
     bad[0].clone()
@@ -165,6 +165,193 @@ fn doctor_offline_reaches_no_network() {
     home.run(&offline).json();
     let problem = only_problem(&home.run(&["--json", "doctor"]));
     assert!(says(&problem, "check", "network"), "{problem}");
+}
+
+/// Expects one finding of a kind about a key, with words in its problem and its cure.
+#[track_caller]
+fn is_the_problem(run: &Run, kind: &str, key: &str, words: [&str; 2]) {
+    let problem = only_problem(run);
+    assert_eq!(problem["kind"], kind, "{problem}");
+    assert_eq!(problem["key"], key, "{problem}");
+    assert!(says(&problem, "problem", words[0]), "{problem}");
+    assert!(says(&problem, "cure", words[1]), "{problem}");
+}
+
+#[test]
+fn doctor_tells_a_disabled_key_from_drift() {
+    let bench = Bench::new();
+    let bot = bench.trader("bot");
+    bench.tamper(&bot["client_id"], &json!({"enabled": false}));
+    let words = ["disabled there", "derikey enable bot"];
+    is_the_problem(&bench.run(&["doctor"]), "disabled_key", "bot", words);
+    // Without an administrator the key itself is asked for.
+    let alone = || {
+        bench
+            .home
+            .run(&join(&[&["--json", "doctor"], &bench.server.network()]))
+    };
+    is_the_problem(&alone(), "disabled_key", "bot", words);
+    bench.tamper(&bot["client_id"], &json!({"enabled": true}));
+    alone().json();
+
+    bench.tamper(&bot["client_id"], &json!({"name": "evil"}));
+    let words = ["label: evil -> bot", "derikey edit bot"];
+    is_the_problem(&bench.run(&["doctor"]), "drift", "bot", words);
+    bench.tamper(&bot["client_id"], &json!({"name": "bot"}));
+
+    bench.run(&["disable", "bot"]).json();
+    bench.tamper(&bot["client_id"], &json!({"enabled": true}));
+    let words = ["is enabled there", "derikey disable bot"];
+    is_the_problem(&bench.run(&["doctor"]), "drift", "bot", words);
+}
+
+#[test]
+fn doctor_says_when_this_host_is_not_on_a_whitelist() {
+    let bench = Bench::new();
+    let bot = bench.provision("bot", &["--scope", SCOPE, "--ip", "127.0.0.1"]);
+    bench.run(&["doctor"]).json();
+    bench.run(&["edit", "bot", "--ip", "10.0.0.1"]).json();
+    let words = ["127.0.0.1", "derikey edit bot --add-ip 127.0.0.1"];
+    is_the_problem(&bench.run(&["doctor"]), "ip_not_whitelisted", "bot", words);
+    let alone = bench
+        .home
+        .run(&join(&[&["--json", "doctor"], &bench.server.network()]));
+    let words = ["10.0.0.1", "derikey edit bot --add-ip"];
+    is_the_problem(&alone, "ip_not_whitelisted", "bot", words);
+    assert_eq!(
+        bench.remote(&bot["client_id"])["ip_whitelist"],
+        json!(["10.0.0.1"])
+    );
+}
+
+#[test]
+fn doctor_finds_a_key_that_is_another_at_the_exchange() {
+    let bench = Bench::new();
+    bench.trader("bot");
+    let dir = bench.home.store().join("keys/bot/1");
+    // The account's key stays, and a new pair takes the place of ours.
+    let other = Home::new();
+    other
+        .run(&["generate", "x", "--no-passphrase", "--insecure"])
+        .ok();
+    let theirs = other.store().join("keys/x/1");
+    let record = fs::read_to_string(dir.join("key.toml")).unwrap();
+    let line = |text: &str, field: &str| -> String {
+        let mut lines = text.lines();
+        lines.find(|line| line.starts_with(field)).unwrap().into()
+    };
+    let made = fs::read_to_string(theirs.join("key.toml")).unwrap();
+    let swapped = record.replace(
+        &line(&record, "fingerprint ="),
+        &line(&made, "fingerprint ="),
+    );
+    fs::write(dir.join("key.toml"), swapped).unwrap();
+    for file in ["public.pem", "private.pem"] {
+        fs::write(dir.join(file), fs::read(theirs.join(file)).unwrap()).unwrap();
+    }
+    bench.home.run(&["--json", "doctor", "--offline"]).json();
+    let words = ["another public key under", "backup"];
+    is_the_problem(&bench.run(&["doctor"]), "wrong_key", "bot", words);
+    let alone = bench
+        .home
+        .run(&join(&[&["--json", "doctor"], &bench.server.network()]));
+    let words = ["does not know it as", "--admin"];
+    is_the_problem(&alone, "wrong_key", "bot", words);
+
+    // A private half that is not that of the public one is seen without the exchange.
+    let ours = fs::read(theirs.join("private.pem")).unwrap();
+    other
+        .run(&["generate", "y", "--no-passphrase", "--insecure"])
+        .ok();
+    let third = other.store().join("keys/y/1/private.pem");
+    fs::write(dir.join("private.pem"), fs::read(third).unwrap()).unwrap();
+    let offline = bench.home.run(&["--json", "doctor", "--offline"]);
+    let words = ["private half", "backup"];
+    is_the_problem(&offline, "wrong_key", "bot", words);
+    fs::write(dir.join("private.pem"), ours).unwrap();
+    bench.home.run(&["--json", "doctor", "--offline"]).json();
+}
+
+#[test]
+fn doctor_opens_a_sealed_key_where_nobody_must_be_asked() {
+    let home = Home::new();
+    home.secret_file("right", "right\n");
+    home.secret_file("wrong", "wrong\n");
+    for name in ["one", "two"] {
+        home.run(&["generate", name, "--passphrase-file", "right"])
+            .ok();
+    }
+    let file = |name: &str| home.store().join("keys").join(name).join("1/private.pem");
+    fs::write(file("one"), fs::read(file("two")).unwrap()).unwrap();
+    let doctor = |more: &[&str]| home.run(&join(&[&["--json", "doctor", "--offline"], more]));
+    let words = ["private half", "backup"];
+    let run = doctor(&["--passphrase-file", "right"]);
+    is_the_problem(&run, "wrong_key", "one", words);
+    // A file that cannot be opened is not known to be wrong.
+    doctor(&[]).json();
+    doctor(&["--passphrase-file", "wrong"]).json();
+}
+
+#[test]
+fn doctor_finds_another_network_than_was_meant() {
+    // It says that it is production once it has said that it is not.
+    let bench = Bench::with_faults(&["list_api_keys:wrong-testnet"]);
+    bench.trader("bot");
+    let run = bench.run(&["doctor"]);
+    let problem = only_problem(&run);
+    assert_eq!(problem["kind"], "wrong_network", "{problem}");
+    assert!(says(&problem, "cure", "--endpoint"), "{problem}");
+}
+
+#[test]
+fn doctor_sorts_its_findings() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::with_faults(&["edit_api_key:drop-before:1"]);
+    for name in ["one", "two", "three", "four"] {
+        bench.trader(name);
+    }
+    let store = bench.home.store();
+    bench.run(&["edit", "one", "--label", "x"]).error(9);
+    let private = store.join("keys/two/1/private.pem");
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o640)).unwrap();
+    fs::write(store.join("keys/three/1/key.toml"), "damaged").unwrap();
+    fs::write(store.join("journal/four.json"), "{").unwrap();
+    fs::set_permissions(
+        store.join("journal/four.json"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    fs::set_permissions(store.join("audit.jsonl"), fs::Permissions::from_mode(0o644)).unwrap();
+    let Bench { server, home, .. } = bench;
+    drop(server);
+    // The network is gone as well, and nothing of it stops anything else.
+    let run = home.run(&["--json", "doctor"]);
+    let said = findings(&run);
+    let mut found: Vec<(&str, &str)> = said["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["ok"] == false)
+        .map(|check| {
+            assert!(!check["cure"].as_str().unwrap().is_empty(), "{check}");
+            let word = |field: &str| check[field].as_str().unwrap_or("-");
+            (word("kind"), word("key"))
+        })
+        .collect();
+    found.sort_unstable();
+    assert_eq!(
+        found,
+        [
+            ("damaged_journal", "four"),
+            ("network", "-"),
+            ("unfinished", "one"),
+            ("unreadable", "three"),
+            ("unsafe_permissions", "-"),
+            ("unsafe_permissions", "two"),
+        ],
+        "{said}"
+    );
+    assert_eq!(said["findings"], 6);
 }
 
 // audit

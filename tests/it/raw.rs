@@ -229,3 +229,54 @@ fn bodies(mut bytes: &[u8]) -> Vec<Value> {
     }
     found
 }
+
+/// Somebody in between who holds calls of one method back until so many have come together, and
+/// no longer than a few seconds.
+pub(crate) struct Gate {
+    pub(crate) endpoint: String,
+    together: Arc<AtomicU64>,
+}
+
+impl Gate {
+    pub(crate) fn before(server: &Server, method: &'static str, wanted: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}/api/v2", listener.local_addr().unwrap());
+        let together: Arc<AtomicU64> = Arc::default();
+        let (target, count) = (server.address(), Arc::clone(&together));
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect(&target) else {
+                    return;
+                };
+                let count = Arc::clone(&count);
+                let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let call = format!("POST /api/v2/{method} ");
+                thread::spawn(move || {
+                    pass(from, to, |bytes| {
+                        if !bytes.starts_with(call.as_bytes()) {
+                            return;
+                        }
+                        count.fetch_add(1, Ordering::SeqCst);
+                        let start = std::time::Instant::now();
+                        while count.load(Ordering::SeqCst) < wanted
+                            && start.elapsed() < Duration::from_secs(5)
+                        {
+                            thread::sleep(Duration::from_millis(5));
+                        }
+                        if count.load(Ordering::SeqCst) < wanted {
+                            // They do not come together, and none is counted from here on.
+                            count.fetch_sub(1, Ordering::SeqCst);
+                        }
+                    });
+                });
+                thread::spawn(move || pass(server, client, |_| {}));
+            }
+        });
+        Self { endpoint, together }
+    }
+
+    /// How many were under way at the same time, as far as was wanted.
+    pub(crate) fn together(&self) -> u64 {
+        self.together.load(Ordering::SeqCst)
+    }
+}

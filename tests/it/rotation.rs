@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{
@@ -974,4 +974,51 @@ fn a_removal_that_was_killed_at_the_trash_can_be_finished() {
     play.home().run(&resume).ok();
     assert_eq!(play.scene.pending(), Vec::<Value>::new());
     assert_eq!(play.account.asymmetric(), Vec::<Value>::new());
+}
+
+#[test]
+fn a_hook_that_takes_too_long_is_ended_and_counts_as_failed() {
+    // The first attempt is interrupted before the hook; its time is in the journal.
+    let bench = crate::manage::Bench::with_faults(&["create_api_key:drop-before:2"]);
+    let old = bench.trader("bot");
+    let script = hook(
+        &bench.home,
+        "hook",
+        "echo $$ > \"$HOME/pid\"; exec sleep 600",
+    );
+    let plain = ["--no-passphrase", "--insecure"];
+    let timeout = ["--deploy-hook", &script, "--hook-timeout", "1s"];
+    bench
+        .run(&join(&[&["rotate", "bot"], &timeout, &plain]))
+        .error(9);
+    let begun = Instant::now();
+    for args in [&["resume"][..], &join(&[&["rotate", "bot"], &timeout])] {
+        let error = bench.run(&join(&[args, &plain])).error(1);
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("took longer than 1 s"), "{error}");
+        let pid = fs::read_to_string(bench.home.path("pid")).unwrap();
+        let process = format!("/proc/{}", pid.trim());
+        assert!(!Path::new(&process).exists(), "it is left running");
+        assert_eq!(bench.remote(&old["client_id"])["enabled"], true);
+        assert_eq!(bench.show("bot")["client_id"], old["client_id"]);
+        assert_eq!(bench.pending(), json!([]));
+        assert_eq!(bench.admin().keys().len(), 1, "the new key was taken back");
+    }
+    // Far from the minute that is usual.
+    assert!(begun.elapsed() < Duration::from_secs(50));
+
+    for bad in ["0s", "500ms", "2days", "soon"] {
+        let args = [
+            "rotate",
+            "bot",
+            "--deploy-hook",
+            &script,
+            "--hook-timeout",
+            bad,
+        ];
+        bench.run(&args).error(2);
+    }
+    bench
+        .run(&["rotate", "bot", "--hook-timeout", "1s"])
+        .error(2);
 }

@@ -522,3 +522,71 @@ fn codes_on_one_descriptor_are_read_on_by_the_next_desk_and_the_next_command() {
     assert_eq!(sent.len(), 2, "{sent:?}");
     assert_ne!(sent[0], sent[1]);
 }
+
+/// The list and two keys, a code each: the exchange takes the codes of three steps at one moment.
+#[test]
+fn panic_asks_for_a_fresh_code_for_each_key_that_wants_one() {
+    let bench = Bench::new(&[]);
+    let made = raw::inspect(&bench.exchange, |admin| {
+        ["one", "two"].map(|name| {
+            let params = json!({"name": name, "max_scope": "trade:read"});
+            admin.call("private/create_api_key", &params)["client_id"].clone()
+        })
+    });
+    let seconds = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        now.as_secs() % Totp::STEP
+    };
+    while seconds() > Totp::STEP - 3 {
+        thread::sleep(Duration::from_millis(100));
+    }
+    let now = step();
+    let (_reader, fd) = pipe_with(&[code(now - 1), code(now), code(now + 1)].join("\n"));
+    let command = ["panic", "--yes", "--json", "--totp-fd", &fd];
+    let said = bench.run(&join(&[&command, &bench.access()])).json();
+    assert_eq!(said["disabled"].as_array().unwrap().len(), 2, "{said}");
+    // Both were asked for at once and without a code; then each anew, and once more with its code.
+    let calls = bench.tap.calls("private/disable_api_key");
+    let with: Vec<bool> = calls
+        .iter()
+        .map(|call| call["authorization_data"].is_string())
+        .collect();
+    assert_eq!(with, [false, false, false, true, false, true], "{calls:#?}");
+    // The look at the end would cost one more, so nobody looks.
+    assert_eq!(bench.tap.codes().len(), 3);
+    assert_eq!(said["verified"], false);
+    let (keys, _) = bench.account();
+    for id in &made {
+        let key = keys.iter().find(|key| key["client_id"] == *id).unwrap();
+        assert_eq!(key["enabled"], false);
+    }
+}
+
+#[test]
+fn panic_without_a_code_disables_what_needs_none_and_names_the_rest() {
+    // One call of three wants a code, which nobody has.
+    let bench = Bench::start(
+        Home::new(),
+        &[
+            "--fault",
+            "disable_api_key:webauthn-only:2",
+            "--fault",
+            "disable_api_key:webauthn-only:4",
+        ],
+    );
+    raw::inspect(&bench.exchange, |admin| {
+        for name in ["one", "two", "three"] {
+            let params = json!({"name": name, "max_scope": "trade:read"});
+            admin.call("private/create_api_key", &params);
+        }
+    });
+    let run = bench.run(&join(&[&["panic", "--yes", "--json"], &bench.access()]));
+    let error = run.error(6);
+    let said: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(said["disabled"].as_array().unwrap().len(), 2, "{said}");
+    let missed = &said["not_reached"][0];
+    assert_eq!(missed["kind"], "second_factor", "{said}");
+    assert_eq!(missed["enabled"], true, "{said}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains(missed["client_id"].as_str().unwrap()));
+}

@@ -602,6 +602,39 @@ fn files_of_somebody_else_are_refused() {
 }
 
 #[test]
+fn a_link_in_the_place_of_a_key_is_neither_deleted_nor_tidied() {
+    let home = Home::new();
+    home.run(&["generate", "other", "--no-passphrase", "--insecure"])
+        .ok();
+    let place = home.store().join("keys/bot");
+    let beside = home.path("beside");
+    fs::create_dir(&beside).unwrap();
+    fs::create_dir(beside.join("1")).unwrap();
+    // Named like the drafts that a killed process leaves.
+    for file in ["private.pem", ".x.1-0.new", "1/.key.toml.1-0.new"] {
+        fs::write(beside.join(file), "somebody's").unwrap();
+    }
+    symlink(&beside, &place).unwrap();
+    for more in [&[][..], &["--yes"], &["--dry-run"]] {
+        let args: Vec<&str> = [&["delete", "bot"][..], more].concat();
+        let run = home.run(&args).fails(7);
+        assert!(
+            run.stderr.contains("keys/bot is not a directory"),
+            "{run:#?}"
+        );
+    }
+    assert_eq!(fs::read_link(&place).unwrap(), beside);
+    for file in ["private.pem", ".x.1-0.new", "1/.key.toml.1-0.new"] {
+        assert_eq!(
+            fs::read(beside.join(file)).unwrap(),
+            b"somebody's",
+            "{file}"
+        );
+    }
+    assert!(!home.store().join("trash").exists());
+}
+
+#[test]
 fn a_journal_that_others_can_reach_is_refused() {
     let home = Home::new();
     let server = Server::start(&home, &["--fault", "create_api_key:drop-before"]);

@@ -1,0 +1,204 @@
+//! `panic`: everything that matches is disabled, and what could not be reached is named.
+
+use serde_json::{Value, json};
+
+use super::{
+    args::Panic,
+    connect::{Office, runtime},
+    context::{Context, now},
+    keys, manage,
+    report::Failure,
+};
+use crate::{
+    exchange::{ApiKey, Network},
+    provision::Swept,
+    store::Entry,
+};
+
+/// What became of the keys that match.
+#[derive(Default)]
+struct Report {
+    disabled: Vec<Value>,
+    already: Vec<Value>,
+    spared: Vec<Value>,
+    not_reached: Vec<Value>,
+    /// Whether the account was looked at in the end.
+    verified: bool,
+    failure: Option<Failure>,
+}
+
+pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
+    let network = context.network()?;
+    let pattern = &args.pattern;
+    if !context.global.dry_run {
+        let why = format!("every key that matches {pattern:?} on {network} would be disabled");
+        context.confirm(&why, "panic")?;
+    }
+    let report = runtime()?.block_on(disable(context, args, &network))?;
+    if !context.global.dry_run {
+        let outcome = if report.not_reached.is_empty() {
+            "done"
+        } else {
+            "unfinished"
+        };
+        let mut entry = Entry::new(now(), "panic", outcome);
+        entry.network = Some(format!("{network} {pattern}"));
+        context.store.audit(entry)?;
+    }
+    let value = json!({
+        "disabled": report.disabled,
+        "already": report.already,
+        "spared": report.spared,
+        "not_reached": report.not_reached,
+        "verified": report.verified,
+        "dry_run": context.global.dry_run,
+    });
+    context.output.result(&value, || in_words(&report))?;
+    let Some(failure) = report.failure else {
+        return Ok(());
+    };
+    let names: Vec<String> = report.not_reached.iter().map(named).collect();
+    let cure = format!(
+        "{}; then run \"derikey panic\" again: what is disabled stays so",
+        failure.cure()
+    );
+    Err(failure
+        .about(&format!("not reached: {}", names.join(", ")))
+        .hint(cure))
+}
+
+async fn disable(context: &Context, args: &Panic, network: &Network) -> Result<Report, Failure> {
+    let mut office = Office::open(context, network, &args.admin, &args.passphrase).await?;
+    let mut work = manage::work_of(context, &mut office);
+    let survey = work.survey().await?;
+    let operator = work.desk.operator().client_id().clone();
+    let pattern = &args.pattern;
+    let mut report = Report::default();
+    let mut targets: Vec<&ApiKey> = Vec::new();
+    for key in &survey.0 {
+        if !(glob(pattern, &key.name) || glob(pattern, key.client_id.as_str())) {
+            continue;
+        }
+        if key.enabled == Some(false) {
+            report.already.push(about(key));
+        } else if key.client_id == operator && !args.lock_out.i_will_lock_myself_out {
+            report.spared.push(about(key));
+        } else {
+            targets.push(key);
+        }
+    }
+    if context.global.dry_run {
+        report.disabled = targets.into_iter().map(about).collect();
+        return Ok(report);
+    }
+    if targets.is_empty() {
+        return Ok(report);
+    }
+    let swept = work.sweep(&targets).await?;
+    report.verified = swept.iter().all(|one| one.enabled.is_some());
+    for one in swept {
+        report.add(context, network, one);
+    }
+    Ok(report)
+}
+
+impl Report {
+    fn add(&mut self, context: &Context, network: &Network, one: Swept<'_>) {
+        let Swept {
+            key,
+            failure,
+            enabled,
+        } = one;
+        // What is disabled matters more than the record of it.
+        if (failure.is_none() || enabled == Some(false))
+            && let Err(failure) = manage::note(context, network, key, false)
+        {
+            let id = &key.client_id;
+            context
+                .output
+                .remark(format!("{id}: {}", failure.message()));
+        }
+        let mut about = about(key);
+        let Some(error) = failure else {
+            self.disabled.push(about);
+            return;
+        };
+        let failure = Failure::from(error);
+        let why = json!({"why": failure.message(), "kind": failure.kind(), "enabled": enabled});
+        keys::merge(&mut about, why);
+        self.not_reached.push(about);
+        self.failure.get_or_insert(failure);
+    }
+}
+
+fn about(key: &ApiKey) -> Value {
+    json!({"client_id": key.client_id, "key_id": key.id, "label": key.name})
+}
+
+fn word<'a>(about: &'a Value, field: &str) -> &'a str {
+    about.get(field).and_then(Value::as_str).unwrap_or("-")
+}
+
+fn named(about: &Value) -> String {
+    format!("{} ({})", word(about, "client_id"), word(about, "label"))
+}
+
+fn in_words(report: &Report) -> String {
+    let say = |list: &[Value], what: &str| -> String {
+        let line = |key: &Value| {
+            format!(
+                "{what}: {} {}\n",
+                word(key, "client_id"),
+                word(key, "label")
+            )
+        };
+        list.iter().map(line).collect()
+    };
+    let not_reached: String = report
+        .not_reached
+        .iter()
+        .map(|key| {
+            // What the account shows is what a person does next about it.
+            let now = match key.get("enabled").and_then(Value::as_bool) {
+                Some(true) => "the account shows it enabled",
+                Some(false) => "but the account shows it disabled",
+                None => "nobody could look whether it is enabled",
+            };
+            format!(
+                "NOT REACHED: {} {}: {}; {now}\n",
+                word(key, "client_id"),
+                word(key, "label"),
+                word(key, "why")
+            )
+        })
+        .collect();
+    let text = say(&report.disabled, "disabled")
+        + &say(&report.already, "disabled before")
+        + &say(&report.spared, "in use, left enabled")
+        + &not_reached;
+    if text.is_empty() {
+        "no key matches".into()
+    } else {
+        text
+    }
+}
+
+/// Matches with `*` for any text and `?` for any one character.
+fn glob(pattern: &str, text: &str) -> bool {
+    let mut rest = pattern.chars();
+    match rest.next() {
+        None => text.is_empty(),
+        Some('*') => {
+            let rest = rest.as_str();
+            text.char_indices()
+                .map(|(at, _)| at)
+                .chain([text.len()])
+                .any(|at| text.get(at..).is_some_and(|tail| glob(rest, tail)))
+        }
+        Some(wanted) => {
+            let mut text = text.chars();
+            text.next().is_some_and(|c| wanted == '?' || wanted == c)
+                && glob(rest.as_str(), text.as_str())
+        }
+    }
+}
