@@ -9,6 +9,12 @@ use std::fmt;
 use serde::{Deserialize, Deserializer};
 use zeroize::{Zeroize, Zeroizing};
 
+mod locked;
+mod residence;
+
+pub use locked::Locked;
+pub use residence::Residence;
+
 /// A value that is wiped when dropped and prints as `[redacted]`.
 ///
 /// ```
