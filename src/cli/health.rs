@@ -7,7 +7,7 @@ use super::{
     args::Doctor,
     connect::{Connection, Office, runtime},
     context::{Context, SystemStamper, now},
-    manage, remote,
+    manage, memory, remote,
     report::Failure,
 };
 use crate::{
@@ -120,13 +120,9 @@ fn process(findings: &mut Findings) {
             "set ulimit -c 0",
         ),
     }
-    match getrlimit(Resource::Memlock).current {
-        Some(bytes) if bytes < 64 * 1024 => findings.bad(
-            "memory can be locked",
-            format!("the limit is {bytes} bytes"),
-            "raise it: ulimit -l, or LimitMEMLOCK= in a unit",
-        ),
-        _ => findings.good("memory can be locked"),
+    match memory::checked() {
+        (check, None) => findings.good(check),
+        (check, Some((problem, cure))) => findings.bad(check, problem, cure),
     }
 }
 

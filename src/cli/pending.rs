@@ -2,9 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{args::Resume, context::Context, keys, manage, registry, report::Failure, rotation};
+use super::{
+    args::Resume, context::Context, keys, manage, memory, registry, report::Failure, rotation,
+};
 use crate::{
     key::KeyName,
+    secret::Residence,
     store::{Intent, Operation},
 };
 
@@ -82,13 +85,15 @@ pub(super) fn status(context: &Context) -> Result<(), Failure> {
             })
         })
         .collect();
-    context.output.result(&json!({"pending": shown}), || {
-        let texts: Vec<String> = intents.iter().map(pending).collect();
+    let memory = Residence::available();
+    let value = json!({"pending": shown, "memory": memory.as_str()});
+    context.output.result(&value, || {
+        let mut texts: Vec<String> = intents.iter().map(pending).collect();
         if texts.is_empty() {
-            "nothing is under way".into()
-        } else {
-            texts.join("\n")
+            texts.push("nothing is under way".into());
         }
+        texts.push(memory::said(memory).into());
+        texts.join("\n")
     })
 }
 

@@ -8,8 +8,8 @@ use super::Error;
 const STACK: usize = 1 << 20;
 /// Deeper than any of this work reaches: 128 KiB, in words.
 pub(super) const DEEP: usize = 1 << 14;
-/// Deeper than an Ed25519 signature reaches: 16 KiB, in words.
-pub(super) const SHALLOW: usize = 1 << 11;
+/// Four times as deep as an Ed25519 signature reaches: 8 KiB, in words.
+pub(super) const SHALLOW: usize = 1 << 10;
 
 /// Does work that strews secrets over the stack on a thread that is then gone.
 ///
