@@ -24,16 +24,6 @@ use super::Residence;
 /// assert_eq!((seed.expose(), format!("{seed:?}")), (&[1, 2, 3][..], "[redacted]".into()));
 /// # std::io::Result::Ok(())
 /// ```
-/// ```
-/// fn given(l: derikey::secret::Locked) -> derikey::secret::Locked {
-///     l
-/// }
-/// ```
-/// ```compile_fail,E0599
-/// fn given(l: derikey::secret::Locked) -> derikey::secret::Locked {
-///     l.clone()
-/// }
-/// ```
 pub struct Locked {
     bytes: NonNull<u8>,
     length: usize,
