@@ -6,5 +6,9 @@ check:
 test:
     cargo test
 
+# The module with unsafe code, under the interpreter that finds undefined behaviour.
+miri:
+    MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib --no-default-features secret::locked
+
 fmt:
     cargo fmt

@@ -14,6 +14,7 @@ mod health;
 mod inputs;
 mod keys;
 mod manage;
+mod memory;
 mod panic;
 mod pending;
 mod registry;
@@ -68,6 +69,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         _ => {}
     }
     let context = Context::open(cli.global)?;
+    // These tell what is wrong with the memory, among other things.
+    if !matches!(cli.command, Command::Doctor(_) | Command::Status) {
+        memory::insist(&context)?;
+    }
     match cli.command {
         Command::Generate(args) => keys::generate(&context, &args),
         Command::Import(args) => keys::import(&context, &args),

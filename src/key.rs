@@ -26,6 +26,7 @@ mod openssh;
 mod pem;
 mod pkcs8;
 mod public;
+mod resting;
 mod seclusion;
 mod ssh;
 mod symmetric;
@@ -36,6 +37,7 @@ pub use message::{Message, Nonce, Purpose, Signature, Stamp, Timestamp};
 pub use name::KeyName;
 pub use pkcs8::Kdf;
 pub use public::PublicKey;
+pub use resting::RestingKey;
 pub use ssh::SshKey;
 pub(crate) use ssh::string as ssh_string;
 pub use symmetric::SymmetricKey;
@@ -67,6 +69,22 @@ pub struct PrivateKey {
 enum Pair {
     Ed25519(Ed25519KeyPair),
     Rsa(RsaKeyPair),
+}
+
+impl Pair {
+    fn sign(&self, bytes: &[u8]) -> Result<Signature, Error> {
+        match self {
+            Self::Ed25519(pair) => pair
+                .try_sign(bytes)
+                .map(|made| Signature::new(made.as_ref())),
+            Self::Rsa(pair) => {
+                let mut made = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), bytes, &mut made)
+                    .map(|()| Signature::new(made))
+            }
+        }
+        .map_err(|_| Error::Library { doing: "signing" })
+    }
 }
 
 impl PrivateKey {
@@ -167,21 +185,7 @@ impl PrivateKey {
     /// # Errors
     /// [`Error::Library`] when the library fails; it checks its RSA signatures.
     pub fn sign(&self, message: &Message) -> Result<Signature, Error> {
-        self.sign_bytes(message.as_bytes())
-    }
-
-    fn sign_bytes(&self, bytes: &[u8]) -> Result<Signature, Error> {
-        match &self.pair {
-            Pair::Ed25519(pair) => pair
-                .try_sign(bytes)
-                .map(|made| Signature::new(made.as_ref())),
-            Pair::Rsa(pair) => {
-                let mut made = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), bytes, &mut made)
-                    .map(|()| Signature::new(made))
-            }
-        }
-        .map_err(|_| Error::Library { doing: "signing" })
+        self.pair.sign(message.as_bytes())
     }
 
     fn from_seed(seed: &[u8; 32]) -> Result<Self, Error> {

@@ -65,6 +65,9 @@ pub(super) struct Global {
     /// Say more; twice says even more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(super) verbose: u8,
+    /// Refuse to work where keys in use could be swapped out
+    #[arg(long, global = true)]
+    pub(super) require_locked_memory: bool,
     /// Seconds that one call to the exchange may take [default: 30]
     #[arg(long, global = true, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(super) timeout: Option<u64>,

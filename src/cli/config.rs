@@ -18,6 +18,7 @@ pub(super) struct Config {
     pub(super) endpoint: Option<String>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) timeout: Option<u64>,
+    pub(super) require_locked_memory: Option<bool>,
     pub(super) passphrase_file: Option<PathBuf>,
     pub(super) passphrase_command: Option<String>,
     pub(super) admin: Option<String>,

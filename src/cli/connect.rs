@@ -8,6 +8,7 @@ use super::{
     args::{AdminArgs, PassphraseArgs},
     context::{Context, SystemStamper},
     inputs::{self, Source},
+    memory,
     report::Failure,
     second_factor::Codes,
 };
@@ -17,7 +18,7 @@ use crate::{
     provision::{Desk, Operator},
     sandbox,
     secret::ClientSecret,
-    signer::LocalSigner,
+    signer::LockedSigner,
 };
 
 /// An exchange that answers; for the sandbox, with the sandbox itself.
@@ -82,7 +83,7 @@ impl From<sandbox::Error> for Failure {
 pub(super) enum Admin {
     Key {
         client_id: ClientId,
-        signer: LocalSigner<SystemStamper>,
+        signer: LockedSigner<SystemStamper>,
     },
     Secret {
         client_id: ClientId,
@@ -166,7 +167,7 @@ impl Admin {
         };
         Ok(Self::Key {
             client_id,
-            signer: LocalSigner::new(key, SystemStamper),
+            signer: memory::hold(context, key)?,
         })
     }
 

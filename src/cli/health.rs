@@ -8,7 +8,7 @@ use super::{
     checkup,
     connect::runtime,
     context::{Context, now},
-    keys, pending,
+    keys, memory, pending,
     report::Failure,
 };
 use crate::{
@@ -156,13 +156,9 @@ fn process(findings: &mut Findings) {
             "set ulimit -c 0",
         ),
     }
-    match getrlimit(Resource::Memlock).current {
-        Some(bytes) if bytes < 64 * 1024 => findings.bad(
-            "memory can be locked",
-            format!("the limit is {bytes} bytes"),
-            "raise it: ulimit -l, or LimitMEMLOCK= in a unit",
-        ),
-        _ => findings.good("memory can be locked"),
+    match memory::checked() {
+        (check, None) => findings.good(check),
+        (check, Some((problem, cure))) => findings.bad(check, problem, cure),
     }
 }
 

@@ -7,13 +7,14 @@ use super::{
     connect::{Office, runtime},
     context::{Context, now},
     keys::{self, Broken},
-    manage, registry,
+    manage, memory, registry,
     report::Failure,
     rotation,
 };
 use crate::{
     key::KeyName,
     provision::{self, Surrender},
+    secret::Residence,
     store::{self, Intent, Operation},
 };
 
@@ -175,13 +176,15 @@ pub(super) fn status(context: &Context) -> Result<(), Failure> {
             })
         })
         .collect();
+    let memory = Residence::available();
     let value = if damaged.is_empty() {
-        json!({"pending": shown})
+        json!({"pending": shown, "memory": memory.as_str()})
     } else {
         let rows = damaged.iter().map(|(name, failure)| {
             json!({"name": name, "problem": failure.message(), "cure": failure.cure()})
         });
-        json!({"pending": shown, "damaged": rows.collect::<Vec<_>>()})
+        let rows = rows.collect::<Vec<_>>();
+        json!({"pending": shown, "memory": memory.as_str(), "damaged": rows})
     };
     context.output.result(&value, || {
         let mut texts: Vec<String> = intents.iter().map(pending).collect();
@@ -190,10 +193,10 @@ pub(super) fn status(context: &Context) -> Result<(), Failure> {
         };
         texts.extend(damaged.iter().map(unknown));
         if texts.is_empty() {
-            "nothing is under way".into()
-        } else {
-            texts.join("\n")
+            texts.push("nothing is under way".into());
         }
+        texts.push(memory::said(memory).into());
+        texts.join("\n")
     })?;
     keys::all_whole(damaged)
 }

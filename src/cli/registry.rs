@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::{
     args::{AdminArgs, Adopt, PassphraseArgs, Provision, Register, Sealing, Wish},
     connect::{Connection, Office, runtime},
-    context::{Context, SystemStamper, now, wants_plain},
-    keys, manage,
+    context::{Context, now, wants_plain},
+    keys, manage, memory,
     report::Failure,
 };
 use crate::{
@@ -16,7 +16,6 @@ use crate::{
     key::{Algorithm, KeyName, PrivateKey, PublicKey},
     provision::{self, Event, Outcomes, Work},
     secret::Passphrase,
-    signer::LocalSigner,
     store::{Entry, Generation, Intent, Operation, Record, Registration, Specification, Stage},
 };
 
@@ -318,7 +317,7 @@ async fn carry_out(
         context.store.announce(&intent)?;
     }
     let public = key.public().clone();
-    let signer = LocalSigner::new(key, SystemStamper);
+    let signer = memory::hold(context, key)?;
     let mut work = Work {
         store: &context.store,
         desk,
@@ -444,7 +443,7 @@ fn prove_again(
     }
     let key = context.unlock(name, &record, passphrase)?;
     let public = key.public().clone();
-    let signer = LocalSigner::new(key, SystemStamper);
+    let signer = memory::hold(context, key)?;
     let result = runtime()?.block_on(async {
         let connection = Connection::open(context, network).await?;
         match provision::prove(&connection.exchange, &known.client_id, &signer, &spec.scope).await {
@@ -535,7 +534,7 @@ pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
         );
     }
     let key = context.unlock_on(&name, Some(&network), &args.passphrase)?;
-    let signer = LocalSigner::new(key, SystemStamper);
+    let signer = memory::hold(context, key)?;
     let result = runtime()?.block_on(async {
         let connection = Connection::open(context, &network).await?;
         let adopted = provision::adopt(&connection.exchange, &client_id, &signer, now()).await;

@@ -12,15 +12,14 @@ use serde_json::{Value, json};
 use super::{
     args::{AdminArgs, HookArgs, Rollback, Rotate, Sealing},
     connect::{Office, runtime},
-    context::{Context, SystemStamper, now, wants_plain},
-    keys, manage, registry,
+    context::{Context, now, wants_plain},
+    keys, manage, memory, registry,
     report::Failure,
 };
 use crate::{
     exchange::Network,
     key::KeyName,
     provision::{self, Rotated},
-    signer::LocalSigner,
     store::{Intent, Issued, Operation, Record, Registration, Specification, Stage, Succession},
 };
 
@@ -407,7 +406,8 @@ async fn carry_out(
         intent.stage = Stage::Generated;
         context.store.announce(&intent)?;
     }
-    let signer = signer.get_or_init(|| LocalSigner::new(key, SystemStamper));
+    let resting = memory::hold(context, key)?;
+    let signer = signer.get_or_init(|| resting);
     let mut hook = |intent: &Intent, issued: &Issued| run_hook(context, intent, issued);
     let rotated = work.rotate(intent, signer, &mut hook).await?;
     let public = context.store.public(&name)?;

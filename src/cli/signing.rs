@@ -12,7 +12,7 @@ use super::{
     args::{Auth, MomentArgs, PassphraseArgs, SignAuth, SignRequest, Token, TokenFormat, Verify},
     connect::{Connection, runtime},
     context::{Context, SystemStamper},
-    keys,
+    keys, memory,
     report::{self, Failure},
 };
 use crate::{
@@ -67,10 +67,8 @@ fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Fai
     let record = context.store.record(&name)?;
     let known = registered(&name, &record)?.clone();
     context.check_network(&name, &known.network)?;
-    let signer = LocalSigner::new(
-        context.unlock(&name, &record, &args.passphrase)?,
-        SystemStamper,
-    );
+    let key = context.unlock(&name, &record, &args.passphrase)?;
+    let signer = memory::hold(context, key)?;
     let scope = LoginScope {
         areas: asked.as_ref(),
         session: Some(&session),

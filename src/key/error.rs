@@ -134,4 +134,7 @@ pub enum Error {
     /// Secrets are handled on a thread of their own, and the system gives none.
     #[error("no thread to handle the key on")]
     Thread(#[source] io::Error),
+    /// The system gives no memory for a key to rest in.
+    #[error("no memory to hold the key in")]
+    Memory(#[source] io::Error),
 }

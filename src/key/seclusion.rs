@@ -7,7 +7,9 @@ use super::Error;
 /// More than any of this work needs; given here so that the environment does not decide.
 const STACK: usize = 1 << 20;
 /// Deeper than any of this work reaches: 128 KiB, in words.
-const DEEP: usize = 1 << 14;
+pub(super) const DEEP: usize = 1 << 14;
+/// Four times as deep as an Ed25519 signature reaches: 8 KiB, in words.
+pub(super) const SHALLOW: usize = 1 << 10;
 
 /// Does work that strews secrets over the stack on a thread that is then gone.
 ///
@@ -20,15 +22,18 @@ pub(super) fn secluded<T: Send>(
     thread::scope(|scope| {
         thread::Builder::new()
             .stack_size(STACK)
-            .spawn_scoped(scope, || {
-                let result = frame(work);
-                scrub();
-                result
-            })
+            .spawn_scoped(scope, || swept::<_, DEEP>(work))
             .map_err(Error::Thread)?
             .join()
             .unwrap_or_else(|panic| panic::resume_unwind(panic))
     })
+}
+
+/// Does work that strews secrets over the stack, and overwrites what it left there.
+pub(super) fn swept<T, const WORDS: usize>(work: impl FnOnce() -> T) -> T {
+    let result = frame(work);
+    scrub::<WORDS>();
+    result
 }
 
 /// A frame of its own, so that `scrub` covers what the work left.
@@ -38,8 +43,8 @@ fn frame<T>(work: impl FnOnce() -> T) -> T {
 }
 
 #[inline(never)]
-fn scrub() {
-    let mut stack = [0_u64; DEEP];
+fn scrub<const WORDS: usize>() {
+    let mut stack = [0_u64; WORDS];
     stack.zeroize();
     hint::black_box(&stack);
 }

@@ -140,7 +140,7 @@ fn rfc_8032_tests_1_to_3() {
         let key = PrivateKey::from_seed(&unhex(seed).try_into().unwrap()).unwrap();
         let (message, signature) = (unhex(message), unhex(signature));
         assert!(key.public().has_bits(&unhex(public)));
-        assert_eq!(key.sign_bytes(&message).unwrap().as_bytes(), signature);
+        assert_eq!(key.pair.sign(&message).unwrap().as_bytes(), signature);
         key.public().verify_bytes(&message, &signature).unwrap();
         assert!(key.public().verify_bytes(b"x", &signature).is_err());
     }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use base64::prelude::{BASE64_STANDARD_NO_PAD, Engine};
+use derikey::secret::Residence;
 use serde_json::json;
 
 use super::{
@@ -184,10 +185,11 @@ fn it_closes_itself_off_before_the_first_secret_is_opened() {
 const PAGE: usize = 4096;
 
 /// Secrets as they may lie in memory.
-struct Traces(Vec<(String, Vec<u8>)>);
+#[derive(Default)]
+pub(crate) struct Traces(Vec<(String, Vec<u8>)>);
 
 impl Traces {
-    fn add(&mut self, name: &str, secret: &[u8]) {
+    pub(crate) fn add(&mut self, name: &str, secret: &[u8]) {
         let backwards: Vec<u8> = secret.iter().rev().copied().collect();
         let hex: String = secret.iter().map(|b| format!("{b:02x}")).collect();
         self.0.push((name.into(), secret.to_vec()));
@@ -203,7 +205,7 @@ impl Traces {
     }
 
     /// Everything of a key in clear: its numbers, whole and by halves, and the lines of its PEM.
-    fn add_key(&mut self, name: &str, pem: &str) {
+    pub(crate) fn add_key(&mut self, name: &str, pem: &str) {
         let parts = private_parts(pem);
         for (n, part) in parts.iter().enumerate() {
             for (half, piece) in part.chunks_exact(16).enumerate().take(6) {
@@ -223,20 +225,9 @@ impl Traces {
     }
 
     /// Everything that is found in the memory of a process, with where.
-    fn in_memory(&self, pid: u32) -> Option<Vec<String>> {
+    pub(crate) fn in_memory(&self, pid: u32) -> Option<Vec<String>> {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
         let mut memory = File::open(format!("/proc/{pid}/mem")).ok()?;
-        let mut by_start = std::collections::HashMap::<[u8; 8], Vec<usize>>::new();
-        for (n, (_, needle)) in self.0.iter().enumerate() {
-            by_start
-                .entry(*needle.first_chunk().unwrap())
-                .or_default()
-                .push(n);
-        }
-        let mut first = vec![false; 1 << 16];
-        for start in by_start.keys() {
-            first[usize::from(u16::from_ne_bytes([start[0], start[1]]))] = true;
-        }
         let (mut found, mut seen) = (Vec::new(), 0);
         for line in maps.lines() {
             let mut words = line.split_whitespace();
@@ -255,35 +246,53 @@ impl Traces {
                 continue;
             }
             seen += bytes.len();
-            // Most pages were never written to.
-            let pages = (0..bytes.len()).step_by(PAGE);
-            let written = pages.filter(|at| !bytes[*at..].starts_with(&[0; PAGE]));
-            for at in written.flat_map(|page| page.saturating_sub(7)..page + PAGE) {
-                if at + 8 > bytes.len() {
-                    continue;
-                }
-                if !first[usize::from(u16::from_ne_bytes([bytes[at], bytes[at + 1]]))] {
-                    continue;
-                }
-                let rest = &bytes[at..];
-                for n in by_start
-                    .get(rest.first_chunk::<8>().unwrap())
-                    .into_iter()
-                    .flatten()
-                {
-                    let (name, needle) = &self.0[*n];
-                    if rest.starts_with(needle) {
-                        let place = line.split_whitespace().nth(5).unwrap_or("anonymous");
-                        found.push(format!(
-                            "{name} at {:#x} in {place} {range}",
-                            from + u64::try_from(at).ok()?
-                        ));
-                    }
-                }
+            let place = line.split_whitespace().nth(5).unwrap_or("anonymous");
+            for (name, at) in self.in_bytes(&bytes) {
+                let at = from + u64::try_from(at).ok()?;
+                found.push(format!("{name} at {at:#x} in {place} {range}"));
             }
         }
         assert!(seen > 100_000, "only {seen} bytes were looked at");
         Some(found)
+    }
+
+    /// Everything that is found in a piece of memory.
+    pub(crate) fn in_bytes(&self, bytes: &[u8]) -> Vec<(&str, usize)> {
+        let mut by_start = std::collections::HashMap::<[u8; 8], Vec<usize>>::new();
+        for (n, (_, needle)) in self.0.iter().enumerate() {
+            by_start
+                .entry(*needle.first_chunk().unwrap())
+                .or_default()
+                .push(n);
+        }
+        let mut first = vec![false; 1 << 16];
+        for start in by_start.keys() {
+            first[usize::from(u16::from_ne_bytes([start[0], start[1]]))] = true;
+        }
+        let mut found = Vec::new();
+        // Most pages were never written to.
+        let pages = (0..bytes.len()).step_by(PAGE);
+        let written = pages.filter(|at| !bytes[*at..].starts_with(&[0; PAGE]));
+        for at in written.flat_map(|page| page.saturating_sub(7)..page + PAGE) {
+            if at + 8 > bytes.len() {
+                continue;
+            }
+            if !first[usize::from(u16::from_ne_bytes([bytes[at], bytes[at + 1]]))] {
+                continue;
+            }
+            let rest = &bytes[at..];
+            for n in by_start
+                .get(rest.first_chunk::<8>().unwrap())
+                .into_iter()
+                .flatten()
+            {
+                let (name, needle) = &self.0[*n];
+                if rest.starts_with(needle) {
+                    found.push((name.as_str(), at));
+                }
+            }
+        }
+        found
     }
 }
 
@@ -373,7 +382,7 @@ fn the_search_of_memory_finds_what_is_there() {
 }
 
 /// The answer to a login is awaited: the key is needed still, as it may have to log in again, but
-/// in the library's own form only.
+/// it lies in its own pages only, where nobody can look if the system has secret ones.
 fn only_the_key_itself_stays(algorithm: &str) {
     let Prepared { home, traces } = prepared(algorithm);
     let args = [
@@ -387,6 +396,10 @@ fn only_the_key_itself_stays(algorithm: &str) {
     let Some(found) = stalled(&home, "public/auth", &args, &traces) else {
         return;
     };
+    if Residence::available() == Residence::Secret {
+        assert!(found.is_empty(), "{algorithm}: {found:#?}");
+        return;
+    }
     let excess: Vec<&String> = found
         .iter()
         .filter(|hit| {
@@ -402,8 +415,7 @@ fn only_the_key_itself_stays(algorithm: &str) {
     for hit in &found {
         *places.entry(hit.split(" at ").next().unwrap()).or_default() += 1;
     }
-    // BoringSSL's descendants keep RSA numbers once as they are and once for Montgomery's arithmetic.
-    let often: Vec<_> = places.iter().filter(|(_, times)| **times > 2).collect();
+    let often: Vec<_> = places.iter().filter(|(_, times)| **times > 1).collect();
     assert!(often.is_empty(), "{algorithm}: {often:?} in {found:#?}");
 }
 

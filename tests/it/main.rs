@@ -22,6 +22,7 @@ mod interop;
 mod kills;
 mod leaks;
 mod manage;
+mod memory;
 mod raw;
 mod rotation;
 mod scene;

@@ -1,0 +1,85 @@
+//! What kind of memory keys are held in: tried, said, and insisted upon.
+
+use super::{
+    context::{Context, SystemStamper},
+    report::Failure,
+};
+use crate::{
+    key::{PrivateKey, RestingKey},
+    secret::Residence,
+    signer::LockedSigner,
+};
+
+const CURE: &str = "raise the limit on locked memory, which a key takes one page of: \
+    ulimit -l, or LimitMEMLOCK= in a unit";
+
+/// Says what kind of memory a key would be held in now.
+pub(super) fn said(residence: Residence) -> &'static str {
+    match residence {
+        Residence::Secret => "keys in use are held in secret memory (memfd_secret)",
+        Residence::Locked => "keys in use are held in locked memory",
+        Residence::Pageable => "keys in use are held in pageable memory: they may be swapped out",
+    }
+}
+
+/// Looks at what there is, for `doctor`: the check, and where it fails the problem and the cure.
+pub(super) fn checked() -> (&'static str, Option<(&'static str, &'static str)>) {
+    match Residence::available() {
+        Residence::Pageable => (
+            "memory can be locked",
+            Some(("not one page: keys in use may be swapped out", CURE)),
+        ),
+        better => (said(better), None),
+    }
+}
+
+/// Refuses to go on where memory must be locked and cannot be; before the first secret is read.
+pub(super) fn insist(context: &Context) -> Result<(), Failure> {
+    if must_be_locked(context) && Residence::available() == Residence::Pageable {
+        return Err(refused("this process may not lock memory"));
+    }
+    Ok(())
+}
+
+/// Lays a key to rest for as long as a command needs it.
+pub(super) fn hold(
+    context: &Context,
+    key: PrivateKey,
+) -> Result<LockedSigner<SystemStamper>, Failure> {
+    let key = RestingKey::new(key)?;
+    check(context, [key.residence()])?;
+    Ok(LockedSigner::new(key, SystemStamper))
+}
+
+/// Says so when keys are held where they may be swapped out, and refuses it where memory must be
+/// locked.
+pub(super) fn check(
+    context: &Context,
+    residences: impl IntoIterator<Item = Residence>,
+) -> Result<(), Failure> {
+    let (mut keys, mut pageable) = (0_usize, 0_usize);
+    for residence in residences {
+        keys += 1;
+        pageable += usize::from(residence == Residence::Pageable);
+    }
+    let what = match (pageable, keys) {
+        (0, _) => return Ok(()),
+        (_, 1) => "the key cannot be held in locked memory".into(),
+        (n, all) => format!("{n} of {all} keys cannot be held in locked memory"),
+    };
+    if must_be_locked(context) {
+        return Err(refused(&what));
+    }
+    context
+        .output
+        .remark(format!("warning: {what}, and may be swapped out; {CURE}"));
+    Ok(())
+}
+
+fn must_be_locked(context: &Context) -> bool {
+    context.global.require_locked_memory || context.config.require_locked_memory.unwrap_or(false)
+}
+
+fn refused(what: &str) -> Failure {
+    Failure::refused(format!("{what}, and --require-locked-memory insists on it")).hint(CURE)
+}
