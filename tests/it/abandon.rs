@@ -88,7 +88,7 @@ impl Stopped {
 
     /// Gives the operation up in every way that must not work, and then in the one that does.
     #[track_caller]
-    fn is_given_up(mut self, operation: &str, offline: bool) -> Self {
+    fn given_up(mut self, operation: &str, offline: bool) -> Self {
         let before = (
             contents(&self.scene),
             Account::of(&self.server).asymmetric(),
@@ -143,7 +143,7 @@ impl Stopped {
 }
 
 #[test]
-fn a_provision_that_is_given_up_leaves_no_key_and_the_name_is_free() {
+fn a_provision_that_given_up_leaves_no_key_and_the_name_is_free() {
     for (faults, stage) in [
         (UNHEARD, "generated"),
         (ANSWER_LOST, "creating"),
@@ -151,7 +151,7 @@ fn a_provision_that_is_given_up_leaves_no_key_and_the_name_is_free() {
         (UNPROVEN, "registered"),
     ] {
         let stopped = Stopped::by(faults, &["provision"], stage);
-        let stopped = stopped.is_given_up("provision", stage == "generated");
+        let stopped = stopped.given_up("provision", stage == "generated");
         assert_eq!(stopped.scene.public(), None, "{faults:?}");
         assert_eq!(stopped.private_halves(), 1, "in the trash: {faults:?}");
         let flags = stopped.scene.flags(&stopped.server);
@@ -163,7 +163,7 @@ fn a_provision_that_is_given_up_leaves_no_key_and_the_name_is_free() {
 }
 
 #[test]
-fn a_registration_that_is_given_up_leaves_the_key_pair_to_be_registered_again() {
+fn a_registration_that_given_up_leaves_the_key_pair_to_be_registered_again() {
     for (faults, stage) in [
         (UNHEARD, "generated"),
         (ANSWER_LOST, "creating"),
@@ -172,7 +172,7 @@ fn a_registration_that_is_given_up_leaves_the_key_pair_to_be_registered_again() 
     ] {
         let stopped = Stopped::by(faults, &["register"], stage);
         let ours = stopped.scene.public().unwrap();
-        let stopped = stopped.is_given_up("register", stage == "generated");
+        let stopped = stopped.given_up("register", stage == "generated");
         assert_eq!(stopped.scene.public(), Some(ours), "{faults:?}");
         let home = &stopped.scene.home;
         let shown = home.run(&["--json", "show", NAME]).json();
@@ -246,7 +246,7 @@ fn stop(play: &mut Play, faults: &[&str], args: &[&str], stage: &str) {
 }
 
 #[test]
-fn a_rotation_that_is_given_up_before_the_switch_never_was() {
+fn a_rotation_that_given_up_before_the_switch_never_was() {
     for (faults, stage) in [
         (UNHEARD, "generated"),
         // The first look is for what the exchange has now.
@@ -282,7 +282,7 @@ fn a_rotation_that_is_given_up_before_the_switch_never_was() {
 }
 
 #[test]
-fn a_rotation_that_is_given_up_in_its_grace_leaves_both_keys_and_a_way_back() {
+fn a_rotation_that_given_up_in_its_grace_leaves_both_keys_and_a_way_back() {
     for back in [true, false] {
         let play = Play::new();
         play.rotate(&["--grace", "1h"]).ok();
@@ -374,7 +374,7 @@ fn the_key_that_a_way_back_has_put_in_use_stays_enabled() {
 }
 
 #[test]
-fn a_way_back_that_is_given_up_before_the_switch_never_was() {
+fn a_way_back_that_given_up_before_the_switch_never_was() {
     for grace in [false, true] {
         for faults in [
             &["enable_api_key:500"][..],
@@ -436,7 +436,7 @@ fn a_way_back_to_a_key_that_is_gone_is_refused_and_stands_in_no_ones_way() {
 }
 
 #[test]
-fn a_change_that_is_given_up_is_left_as_the_exchange_has_it() {
+fn a_change_that_given_up_is_left_as_the_exchange_has_it() {
     for (fault, carried_out) in [
         ("edit_api_key:drop-before", false),
         ("edit_api_key:drop-after", true),
