@@ -143,7 +143,7 @@ impl Stopped {
 }
 
 #[test]
-fn a_provision_that_given_up_leaves_no_key_and_the_name_is_free() {
+fn a_provision_that_is_given_up_leaves_no_key_and_the_name_is_free() {
     for (faults, stage) in [
         (UNHEARD, "generated"),
         (ANSWER_LOST, "creating"),
@@ -163,7 +163,7 @@ fn a_provision_that_given_up_leaves_no_key_and_the_name_is_free() {
 }
 
 #[test]
-fn a_registration_that_given_up_leaves_the_key_pair_to_be_registered_again() {
+fn a_registration_that_is_given_up_leaves_the_key_pair_to_be_registered_again() {
     for (faults, stage) in [
         (UNHEARD, "generated"),
         (ANSWER_LOST, "creating"),
@@ -246,7 +246,7 @@ fn stop(play: &mut Play, faults: &[&str], args: &[&str], stage: &str) {
 }
 
 #[test]
-fn a_rotation_that_given_up_before_the_switch_never_was() {
+fn a_rotation_that_is_given_up_before_the_switch_never_was() {
     for (faults, stage) in [
         (UNHEARD, "generated"),
         // The first look is for what the exchange has now.
@@ -282,7 +282,7 @@ fn a_rotation_that_given_up_before_the_switch_never_was() {
 }
 
 #[test]
-fn a_rotation_that_given_up_in_its_grace_leaves_both_keys_and_a_way_back() {
+fn a_rotation_that_is_given_up_in_its_grace_leaves_both_keys_and_a_way_back() {
     for back in [true, false] {
         let play = Play::new();
         play.rotate(&["--grace", "1h"]).ok();
@@ -374,7 +374,7 @@ fn the_key_that_a_way_back_has_put_in_use_stays_enabled() {
 }
 
 #[test]
-fn a_way_back_that_given_up_before_the_switch_never_was() {
+fn a_way_back_that_is_given_up_before_the_switch_never_was() {
     for grace in [false, true] {
         for faults in [
             &["enable_api_key:500"][..],
@@ -436,7 +436,7 @@ fn a_way_back_to_a_key_that_is_gone_is_refused_and_stands_in_no_ones_way() {
 }
 
 #[test]
-fn a_change_that_given_up_is_left_as_the_exchange_has_it() {
+fn a_change_that_is_given_up_is_left_as_the_exchange_has_it() {
     for (fault, carried_out) in [
         ("edit_api_key:drop-before", false),
         ("edit_api_key:drop-after", true),
