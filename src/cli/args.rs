@@ -306,6 +306,8 @@ pub(super) struct Adopt {
     pub(super) client_id: Option<String>,
     #[command(flatten)]
     pub(super) passphrase: PassphraseArgs,
+    #[command(flatten)]
+    pub(super) second: SecondFactorArgs,
 }
 
 #[derive(Args, Debug)]
@@ -699,7 +701,7 @@ secret_source!(
     "admin-passphrase-command"
 );
 
-/// Who manages keys, and the second factor.
+/// Who manages keys, and the second factor for it.
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Administrator")]
 pub(super) struct AdminArgs {
@@ -713,6 +715,14 @@ pub(super) struct AdminArgs {
     pub(super) secret: AdminSecretArgs,
     #[command(flatten)]
     pub(super) passphrase: AdminPassphraseArgs,
+    #[command(flatten)]
+    pub(super) second: SecondFactorArgs,
+}
+
+/// Where one-time codes come from.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Second factor")]
+pub(super) struct SecondFactorArgs {
     /// Open file descriptor with one-time codes, one a line, read when they are needed
     #[arg(long, value_name = "N", conflicts_with_all = ["totp_command", "totp_seed_file"],
         value_parser = clap::value_parser!(i32).range(0..))]

@@ -238,7 +238,7 @@ impl<'c> Office<'c> {
         let connection = Connection::open(context, network).await?;
         Ok(Self {
             admin: Admin::find(context, admin, passphrase, &connection)?,
-            codes: Codes::open(context, admin)?,
+            codes: Codes::open(context, &admin.second)?,
             connection,
         })
     }

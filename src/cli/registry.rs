@@ -10,11 +10,12 @@ use super::{
     context::{Context, now, wants_plain},
     keys, manage, memory,
     report::Failure,
+    second_factor::Codes,
 };
 use crate::{
-    exchange::{Area, Feature, Level, Network, Scope, Whitelisted},
+    exchange::{self, Area, Feature, Level, Network, Scope, Whitelisted},
     key::{Algorithm, KeyName, PrivateKey, PublicKey},
-    provision::{self, Event, Outcomes, Work},
+    provision::{self, Adopted, Event, Outcomes, Unseen, Work},
     secret::Passphrase,
     store::{Entry, Generation, Intent, Operation, Record, Registration, Specification, Stage},
 };
@@ -533,15 +534,20 @@ pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
             )],
         );
     }
+    let mut codes = Codes::open(context, &args.second)?;
     let key = context.unlock_on(&name, Some(&network), &args.passphrase)?;
     let signer = memory::hold(context, key)?;
     let result = runtime()?.block_on(async {
         let connection = Connection::open(context, &network).await?;
-        let adopted = provision::adopt(&connection.exchange, &client_id, &signer, now()).await;
+        let exchange = &connection.exchange;
+        let adopted = provision::adopt(exchange, &client_id, &signer, &mut codes, now()).await;
         adopted.map_err(Failure::from)
     });
     audit(context, "adopt", &name, &network, Some(&public), &result)?;
-    let mut outcomes = result?;
+    let Adopted {
+        mut outcomes,
+        unseen,
+    } = result?;
     if let Some(known) = &record.registration {
         // What was known and could not be seen this time stays known.
         let seen = &mut outcomes.registration;
@@ -562,13 +568,44 @@ pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
             ..record
         },
     )?;
-    Done {
+    let incomplete = outcomes.registration.key_id.is_none();
+    let done = Done {
         name,
         public,
         outcomes,
         changed: true,
+    };
+    let mut value = done.value(context);
+    if let Some(unseen) = unseen.filter(|_| incomplete) {
+        keys::merge(&mut value, missing(context, &done.name, &unseen));
     }
-    .print(context)
+    context.output.result(&value, || keys::lines(&value))
+}
+
+/// Says what is not known of an adopted key, why, and how that is made good.
+fn missing(context: &Context, name: &KeyName, unseen: &Unseen) -> Value {
+    let (why, cure) = match unseen {
+        Unseen::NoRight => (
+            "it may not look at the account's keys".into(),
+            "give it account:read in the web form, and adopt it again",
+        ),
+        Unseen::NotListed => (
+            "the account does not list it".into(),
+            "look at the account's keys in the web form",
+        ),
+        Unseen::Refused(error @ exchange::Error::NoSecondFactor { .. }) => (
+            error.to_string(),
+            "adopt it again with --totp-fd, --totp-command or --totp-seed-file, or on a terminal",
+        ),
+        Unseen::Refused(error) => (error.to_string(), "adopt it again later"),
+    };
+    context.output.remark(format!(
+        "warning: {name} is bound, but not all is known of it: {why}"
+    ));
+    json!({
+        "not_known": ["key_id", "label", "ip_whitelist", "enabled_features"],
+        "next": format!("what changes a key needs its id; {cure}"),
+    })
 }
 
 /// Says what to paste where; a person at the terminal is asked for what the form shows then.

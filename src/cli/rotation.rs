@@ -219,7 +219,7 @@ fn registered<'a>(
     };
     let id = known.key_id.ok_or_else(|| {
         Failure::refused(format!("the id of {name} at the exchange is not known"))
-            .hint("adopt it again with a key that may read the account")
+            .hint("adopt it again: it needs account:read for that, and a one-time code (--totp-fd, -command or -seed-file)")
     })?;
     Ok((known, id))
 }

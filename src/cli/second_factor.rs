@@ -10,7 +10,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    args::AdminArgs,
+    args::SecondFactorArgs,
     context::Context,
     inputs::{self, Source},
     report::Failure,
@@ -44,7 +44,7 @@ pub(super) struct Memory {
 
 impl<'a> Codes<'a> {
     /// Opens whatever was named; reads no code yet.
-    pub(super) fn open(context: &'a Context, args: &AdminArgs) -> Result<Self, Failure> {
+    pub(super) fn open(context: &'a Context, args: &SecondFactorArgs) -> Result<Self, Failure> {
         let config = &context.config;
         let typed =
             args.totp_fd.is_some() || args.totp_command.is_some() || args.totp_seed_file.is_some();

@@ -186,7 +186,11 @@ impl<T: Transport> Work<'_, T> {
             key.public_key.is_none() && matches!(key.credential, Credential::Withheld)
         };
         let label = &intent.spec.label;
-        let undecided = keys.iter().any(|key| hidden(key) && key.name == *label);
+        // An earlier generation goes by the same label.
+        let known = self.known_before(intent)?;
+        let may_be_ours =
+            |key: &ApiKey| hidden(key) && key.name == *label && !known.contains(&key.client_id);
+        let undecided = keys.iter().any(may_be_ours);
         // The lowest id is the one that was made first.
         let found = keys
             .into_iter()
@@ -198,6 +202,18 @@ impl<T: Transport> Work<'_, T> {
             }),
             found => Ok(found),
         }
+    }
+
+    /// Returns what the other generations of a key log in as.
+    fn known_before(&self, intent: &Intent) -> Result<Vec<ClientId>, Error> {
+        let mut known = Vec::new();
+        for generation in self.store.generations(&intent.name)? {
+            let record = self.store.record_of(&intent.name, generation)?;
+            if generation != intent.generation {
+                known.extend(record.registration.map(|known| known.client_id));
+            }
+        }
+        Ok(known)
     }
 
     /// Holds what the exchange says it made against what was sent.

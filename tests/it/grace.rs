@@ -182,6 +182,22 @@ fn a_way_back_that_a_hook_refuses_lets_a_removal_go_on() {
 }
 
 #[test]
+fn a_successor_that_is_gone_ends_no_removal_of_the_old_key() {
+    let mut play = Play::new();
+    play.restart(&["remove_api_key:500"]);
+    play.rotate(&["--remove-old"]).error(9);
+    play.restart(&[]);
+    elsewhere(&play, "remove_api_key", "2");
+    let run = play.run(&["resume"]);
+    assert!(matches!(run.code, Some(8 | 9)), "{run:#?}");
+    says(&run, "gone");
+    assert_eq!(play.enabled("1"), Some(false), "it is still there");
+    play.run(&["rollback", NAME]).ok();
+    assert_eq!(play.current(NAME), "1");
+    play.works("back");
+}
+
+#[test]
 fn a_way_back_is_open_while_the_old_key_waits_for_its_removal() {
     let mut play = Play::new();
     play.restart(&["remove_api_key:500"]);

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     scene::{ENOUGH_MEMORY, Measured, NAME, SCOPE, Scene, is_tame, measure, says_why},
-    support::{Server, installed},
+    support::{Run, Server, installed},
 };
 
 /// What the fake exchange gives away, and wants to see printed.
@@ -27,28 +27,28 @@ const ADMIN_SECRET: &str = "xzsY-9QeT0sPiMqXw2Zr1nKbLhVfCgDuE8aJtRmO4yI";
 
 /// A request as the fake exchange got it.
 #[derive(Clone, Debug)]
-struct Request {
+pub(crate) struct Request {
     head: String,
-    body: Value,
+    pub(crate) body: Value,
 }
 
 impl Request {
-    fn method(&self) -> &str {
+    pub(crate) fn method(&self) -> &str {
         self.body["method"].as_str().unwrap_or_default()
     }
 
-    fn answer(&self, result: &Value) -> Vec<u8> {
+    pub(crate) fn answer(&self, result: &Value) -> Vec<u8> {
         let envelope = json!({"jsonrpc": "2.0", "id": self.body["id"], "result": result});
         ok(&envelope.to_string())
     }
 
-    fn error(&self, error: &Value) -> Vec<u8> {
+    pub(crate) fn error(&self, error: &Value) -> Vec<u8> {
         let envelope = json!({"jsonrpc": "2.0", "id": self.body["id"], "error": error});
         ok(&envelope.to_string())
     }
 
     /// What a good exchange answers.
-    fn good(&self) -> Vec<u8> {
+    pub(crate) fn good(&self) -> Vec<u8> {
         let params = &self.body["params"];
         match self.method() {
             "public/auth" => self.answer(&session(SCOPE)),
@@ -91,13 +91,13 @@ fn with_headers(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 type Manner = dyn Fn(&Request, &mut TcpStream) -> std::io::Result<()> + Send + Sync;
 
 /// A server on a thread; it ends with the process.
-struct Fake {
-    address: SocketAddr,
+pub(crate) struct Fake {
+    pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Fake {
-    fn start(
+    pub(crate) fn start(
         manner: impl Fn(&Request, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -114,7 +114,7 @@ impl Fake {
     }
 
     /// A good exchange but for one method.
-    fn hostile_at(
+    pub(crate) fn hostile_at(
         method: &'static str,
         manner: impl Fn(&Request, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Self {
@@ -127,12 +127,12 @@ impl Fake {
         })
     }
 
-    fn seen(&self) -> Vec<Request> {
+    pub(crate) fn seen(&self) -> Vec<Request> {
         self.seen.lock().unwrap().clone()
     }
 
     /// Provisions a key there, as loudly as can be.
-    fn provision(&self, scene: &Scene, more: &[&str]) -> Measured {
+    pub(crate) fn provision(&self, scene: &Scene, more: &[&str]) -> Measured {
         let endpoint = format!("http://{}/api/v2", self.address);
         let secret = scene.home.secret_file("admin", ADMIN_SECRET);
         let mut command = scene.home.command(&["--json", "-vvv", "--timeout", "2"]);
@@ -568,6 +568,116 @@ fn a_code_that_is_echoed_is_not_printed_and_not_sent_twice() {
         .iter()
         .filter(|r| r.body["params"]["authorization_data"] == CODE);
     assert_eq!(sent.count(), 1, "{seen:#?}");
+}
+
+/// An exchange that shows of its keys neither a public key nor a fingerprint, and whose answer to
+/// the creations of some numbers is lost, with what became of them.
+fn withholding(lost: &'static [usize], carried_out: bool) -> Fake {
+    let account: Mutex<(usize, Vec<Value>)> = Mutex::default();
+    Fake::start(move |request, stream| {
+        let (made, keys) = &mut *account.lock().unwrap();
+        let params = &request.body["params"];
+        let answer = match request.method() {
+            "public/auth" => session(SCOPE),
+            "private/create_api_key" => {
+                *made += 1;
+                let is_lost = lost.contains(made);
+                let mut new = key(params);
+                new["id"] = json!(6 + *made);
+                new["client_id"] = json!(format!("AbCdEfG{made}"));
+                let mut shown = new.clone();
+                shown.as_object_mut().unwrap().remove("public_key");
+                if !is_lost || carried_out {
+                    keys.push(shown);
+                }
+                if is_lost {
+                    return Err(std::io::ErrorKind::Other.into());
+                }
+                new
+            }
+            "private/list_api_keys" => json!(keys),
+            "private/disable_api_key" => {
+                let found = keys
+                    .iter_mut()
+                    .find(|key| key["id"] == params["id"])
+                    .unwrap();
+                found["enabled"] = json!(false);
+                found.clone()
+            }
+            method => panic!("{method}"),
+        };
+        stream.write_all(&request.answer(&answer))
+    })
+}
+
+/// Runs a command against a fake exchange that has been spoken to before.
+fn again(fake: &Fake, scene: &Scene, args: &[&str]) -> Run {
+    let endpoint = format!("http://{}/api/v2", fake.address);
+    let secret = scene.home.path("admin");
+    let mut command = scene.home.command(&["--json", "--timeout", "2"]);
+    command
+        .args(args)
+        .args(["--no-passphrase", "--insecure"])
+        .args(["--network", "custom", "--endpoint", &endpoint])
+        .args(["--admin-client-id", "admin", "--admin-secret-file"])
+        .arg(secret);
+    Run::of(command.output().unwrap())
+}
+
+fn creations(fake: &Fake) -> usize {
+    let seen = fake.seen();
+    let created = |r: &&Request| r.method() == "private/create_api_key";
+    seen.iter().filter(created).count()
+}
+
+#[test]
+fn a_key_that_may_be_ours_and_does_not_show_it_is_never_made_twice() {
+    let fake = withholding(&[1], true);
+    let scene = Scene::in_clear();
+    let end = fake.provision(&scene, &[]);
+    assert_eq!(end.run.code, Some(9), "{end:#?}");
+    for args in [
+        &["resume"][..],
+        &["resume", NAME],
+        &["provision", NAME, "--scope", SCOPE],
+    ] {
+        let run = again(&fake, &scene, args);
+        assert_eq!(run.code, Some(11), "{run:#?}");
+        let error = says_why(&run, "undecided");
+        assert!(
+            error["message"].as_str().unwrap().contains("\"bot\""),
+            "{error}"
+        );
+        let hint = error["hint"].as_str().unwrap();
+        assert!(hint.contains("web form"), "{error}");
+        assert_eq!(scene.pending().len(), 1);
+    }
+    // Giving it up would have to remove a key that may be another one.
+    let run = again(&fake, &scene, &["resume", NAME, "--abandon", "--yes"]);
+    assert_eq!(run.code, Some(11), "{run:#?}");
+    assert_eq!(scene.pending().len(), 1);
+    assert_eq!(creations(&fake), 1, "no second one");
+}
+
+#[test]
+fn an_earlier_generation_that_shows_nothing_of_itself_is_not_taken_for_the_new_one() {
+    for carried_out in [false, true] {
+        let fake = withholding(&[2], carried_out);
+        let scene = Scene::in_clear();
+        let end = fake.provision(&scene, &[]);
+        assert_eq!(end.run.code, Some(0), "{end:#?}");
+        let run = again(&fake, &scene, &["rotate", NAME]);
+        assert_eq!(run.code, Some(9), "{run:#?}");
+        let run = again(&fake, &scene, &["resume"]);
+        if carried_out {
+            assert_eq!(run.code, Some(11), "{run:#?}");
+            assert_eq!(creations(&fake), 2);
+        } else {
+            let done = run.json();
+            assert_eq!(done["resumed"][0]["client_id"], "AbCdEfG3", "{done}");
+            assert_eq!(scene.pending(), Vec::<Value>::new());
+        }
+    }
 }
 
 #[test]

@@ -403,6 +403,8 @@ fn the_superseded_key_makes_room_for_the_next_one() {
     let before = (play.account.keys(), play.record("other1", "1"));
     let refused = play.run(&["rotate", "other1"]);
     assert!(!matches!(refused.code, Some(0 | 9) | None), "{refused:#?}");
+    let error = refused.error(refused.code.unwrap());
+    assert!(error["hint"].as_str().unwrap().contains("eight keys"));
     assert_eq!(refused.stdout, "");
     assert_eq!(play.generations("other1"), ["1"]);
     assert_eq!((play.account.keys(), play.record("other1", "1")), before);

@@ -14,7 +14,9 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::{Value, json};
 
 use crate::{
+    hostile::{Fake, Request},
     raw::{self, Admin, Tap},
+    scene::Scene,
     support::{Home, Run, Server, join},
 };
 
@@ -281,6 +283,9 @@ fn without_a_code_it_stops_with_exit_6_and_resume_finishes() {
     assert!(error["hint"].as_str().unwrap().contains("resume bot"));
     let status = bench.run(&["status", "--json"]).json();
     assert_eq!(status["pending"][0]["name"], "bot");
+    assert_eq!(status["pending"][0]["stage"], "generated");
+    let looks = bench.tap.calls("private/list_api_keys");
+    assert_eq!(looks, Vec::<Value>::new(), "there is nothing to look for");
     let before = bench.run(&["show", "bot", "--json"]).json();
     assert!(bench.account().0.is_empty());
 
@@ -288,8 +293,10 @@ fn without_a_code_it_stops_with_exit_6_and_resume_finishes() {
     let resume = join(&[&["resume", "--json"], &bench.access()]);
     bench.run(&resume).error(6);
 
-    let (_reader, fd) = two_codes();
+    let (reader, fd) = pipe_with(&format!("{}\nspare", code(step())));
     let done = bench.run(&join(&[&resume, &["--totp-fd", &fd]])).json();
+    assert_eq!(left(reader), "spare\n", "one code is enough");
+    assert_eq!(bench.tap.codes().len(), 1);
     let key = &done["resumed"][0];
     assert_eq!(key["fingerprint"], before["fingerprint"], "no second key");
     assert_eq!(key["granted_scope"], SCOPE);
@@ -560,6 +567,339 @@ fn panic_asks_for_a_fresh_code_for_each_key_that_wants_one() {
         let key = keys.iter().find(|key| key["client_id"] == *id).unwrap();
         assert_eq!(key["enabled"], false);
     }
+}
+
+#[test]
+fn two_interrupted_operations_take_their_codes_from_one_descriptor() {
+    let bench = Bench::new(&[]);
+    for name in ["one", "two"] {
+        bench.run(&bench.provision(name, &[])).error(6);
+    }
+    let now = step();
+    let codes = [code(now), code(now + 1)];
+    let (reader, fd) = pipe_with(&format!("{}\nspare", codes.join("\n")));
+    let resume = join(&[&["resume", "--json"], &bench.access(), &["--totp-fd", &fd]]);
+    let done = bench.run(&resume).json();
+    assert_eq!(done["resumed"].as_array().unwrap().len(), 2, "{done}");
+    assert_eq!(bench.tap.codes(), codes, "each is sent once");
+    assert_eq!(left(reader), "spare\n");
+    assert_eq!(bench.account().0.len(), 2);
+}
+
+#[test]
+fn a_code_that_one_operation_has_sent_is_not_sent_by_the_next() {
+    let bench = Bench::new(&[]);
+    for name in ["one", "two"] {
+        bench.run(&bench.provision(name, &[])).error(6);
+    }
+    let code = code(step());
+    let (_reader, fd) = pipe_with(&format!("{code}\n{code}"));
+    let resume = join(&[&["resume", "--json"], &bench.access(), &["--totp-fd", &fd]]);
+    let run = bench.run(&resume);
+    assert_eq!(run.code, Some(6), "{run:#?}");
+    assert_eq!(bench.tap.codes(), [code]);
+    assert_eq!(bench.account().0.len(), 1);
+    let status = bench.run(&["status", "--json"]).json();
+    assert_eq!(status["pending"][0]["name"], "two");
+}
+
+#[test]
+fn an_administrators_secret_that_can_be_read_once_serves_a_whole_run() {
+    let faults = ["create_api_key:rate-limit:1", "create_api_key:rate-limit:2"];
+    let args = ["--fault", faults[0], "--fault", faults[1]];
+    let bench = Bench::start(Home::new(), &args);
+    let secret = fs::read_to_string(&bench.server.admin_secret_file).unwrap();
+    let with_secret_on = |command: &[&str], source: [&str; 2]| {
+        let id = ["--admin-client-id", &bench.server.admin_client_id];
+        let network = ["--network", "custom", "--endpoint", &bench.tap.endpoint];
+        let passphrase = ["--passphrase-file", "passphrase"];
+        bench.run(&join(&[command, &network, &id, &source, &passphrase]))
+    };
+    for name in ["one", "two"] {
+        bench.run(&bench.provision(name, &[])).error(75);
+    }
+    let (_reader, fd) = pipe_with(secret.trim());
+    let source = ["--admin-secret-fd", &fd];
+    let done = with_secret_on(&["resume", "--json"], source).json();
+    assert_eq!(done["resumed"].as_array().unwrap().len(), 2, "{done}");
+
+    let (_reader, fd) = pipe_with(secret.trim());
+    let source = ["--admin-secret-fd", &fd];
+    let done = with_secret_on(&["rotate", "--all", "--json"], source).json();
+    assert_eq!(done["rotated"].as_array().unwrap().len(), 2, "{done}");
+
+    fs::write(bench.home.path("secret"), &secret).unwrap();
+    let program = "sh -c 'echo run >>asked; cat secret'";
+    let source = ["--admin-secret-command", program];
+    let done = with_secret_on(&["rotate", "--all", "--json"], source).json();
+    assert_eq!(done["rotated"].as_array().unwrap().len(), 2, "{done}");
+    let asked = fs::read_to_string(bench.home.path("asked")).unwrap();
+    assert_eq!(asked, "run\n", "a person may be behind it");
+}
+
+/// An exchange that wants a code, and has had enough of them as often as `answers` says.
+fn impatient(wait: u64, unasked: usize, answered: usize) -> Fake {
+    let left = std::sync::Mutex::new((unasked, answered, 0));
+    Fake::hostile_at(
+        "private/create_api_key",
+        move |request: &Request, stream| {
+            let (unasked, answered, challenges) = &mut *left.lock().unwrap();
+            let has_code = !request.body["params"]["authorization_data"].is_null();
+            let times = if has_code { answered } else { unasked };
+            if *times > 0 {
+                *times -= 1;
+                return stream.write_all(&request.error(&json!({
+                    "code": 12998, "message": "security_key_authorization_over_limit",
+                    "data": {"wait": wait},
+                })));
+            }
+            if has_code {
+                return stream.write_all(&request.good());
+            }
+            *challenges += 1;
+            stream.write_all(&request.answer(&json!({
+                "security_key_authorization_required": true, "rp_id": "test.deribit.com",
+                "challenge": format!("{challenges:044}"),
+                "security_keys": [{"type": "tfa", "name": "tfa"}],
+            })))
+        },
+    )
+}
+
+/// What was sent with each code: the code and its challenge.
+fn answers(fake: &Fake) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    fake.seen()
+        .iter()
+        .map(|request| request.body["params"].clone())
+        .filter(|params| params["authorization_data"].is_string())
+        .map(|params| {
+            (
+                text(&params["authorization_data"]),
+                text(&params["challenge"]),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_pause_that_the_exchange_asks_for_is_waited_out() {
+    // Before a code was given, and after one: then the next one is a fresh one.
+    for (unasked, answered, codes) in [(1, 0, 1), (0, 1, 2), (1, 1, 2)] {
+        let what = format!("{unasked} unasked, {answered} answered");
+        let fake = impatient(2, unasked, answered);
+        let (reader, fd) = pipe_with("111111\n222222\n333333");
+        let end = fake.provision(&Scene::in_clear(), &["--totp-fd", &fd]);
+        assert_eq!(end.run.code, Some(0), "{what}: {end:#?}");
+        let pauses = unasked + answered;
+        let least = Duration::from_secs(2 * u64::try_from(pauses).unwrap());
+        assert!(end.took >= least, "{what}: {end:#?}");
+        assert!(
+            end.took < least + Duration::from_secs(5),
+            "{what}: {end:#?}"
+        );
+        let sent = answers(&fake);
+        assert_eq!(sent.len(), codes, "{what}: {sent:?}");
+        assert!(codes < 2 || (sent[0].0 != sent[1].0 && sent[0].1 != sent[1].1));
+        assert_eq!(left(reader).lines().count(), 3 - codes, "{what}");
+        // One remark each, no bar and no countdown where nobody watches.
+        let remarks = end.run.stderr.matches("waiting for 2 s").count();
+        assert_eq!(remarks, pauses, "{what}: {end:#?}");
+        assert!(
+            !end.run.stderr.contains("until codes are taken"),
+            "{end:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_pause_that_is_too_long_is_named_and_not_waited_for() {
+    let fake = impatient(301, 0, 1);
+    let scene = Scene::in_clear();
+    let (reader, fd) = pipe_with("111111\n222222");
+    let end = fake.provision(&scene, &["--totp-fd", &fd]);
+    let error = end.run.error(6);
+    assert!(end.took < Duration::from_secs(2), "{end:#?}");
+    for part in ["message", "hint"] {
+        assert!(error[part].as_str().unwrap().contains("301 s"), "{error}");
+    }
+    assert_eq!(left(reader), "222222\n");
+    assert_eq!(scene.pending()[0]["stage"], "generated");
+}
+
+#[test]
+fn an_exchange_that_asks_for_pauses_without_end_is_given_up() {
+    let fake = impatient(1, 0, 99);
+    let scene = Scene::in_clear();
+    let (reader, fd) = pipe_with("111111\n222222\n333333\n444444");
+    let end = fake.provision(&scene, &["--totp-fd", &fd]);
+    end.run.error(6);
+    assert_eq!(answers(&fake).len(), 3);
+    assert_eq!(left(reader), "444444\n");
+    assert_eq!(scene.pending()[0]["stage"], "generated");
+}
+
+#[test]
+fn the_sandboxs_own_pause_after_five_failures_is_waited_out() {
+    let bench = Bench::new(&[]);
+    let wrong = wrong_codes(5);
+    for (name, codes) in [("bot", &wrong[..3]), ("bot", &wrong[3..])] {
+        let (_reader, fd) = pipe_with(&codes.join("\n"));
+        bench
+            .run(&bench.provision(name, &["--totp-fd", &fd]))
+            .error(6);
+    }
+    // The failures are made 57 seconds older, for a test that ends soon.
+    let path = bench.exchange.store().join("sandbox/state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let failures = state["failures"].as_array_mut().unwrap();
+    assert_eq!(failures.len(), 5, "{failures:?}");
+    for failed in failures {
+        *failed = json!(failed.as_u64().unwrap() - 57_000);
+    }
+    fs::write(&path, state.to_string()).unwrap();
+    let begun = Instant::now();
+    let (_reader, fd) = pipe_with(&code(step()));
+    let run = bench.run(&bench.provision("bot", &["--totp-fd", &fd, "-v"]));
+    assert_eq!(run.json()["changed"], true);
+    assert!(run.stderr.contains("as the exchange asks"), "{run:#?}");
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{run:#?}");
+    assert_eq!(bench.account().0.len(), 1);
+}
+
+/// What the web form does: a key of somebody who is not the program.
+fn pasted(bench: &Bench, scope: &str) -> Value {
+    let made = bench
+        .run(&[
+            "generate",
+            "first",
+            "--json",
+            "--passphrase-file",
+            "passphrase",
+        ])
+        .json();
+    raw::inspect(&bench.exchange, |admin| {
+        let params = json!({
+            "name": "from_web", "max_scope": scope, "public_key": made["public_key"].as_str().unwrap().trim(),
+        });
+        admin.call("private/create_api_key", &params)
+    })
+}
+
+fn adopt(bench: &Bench, key: &Value, more: &[&str]) -> Run {
+    let id = key["client_id"].as_str().unwrap();
+    let network = ["--network", "custom", "--endpoint", &bench.tap.endpoint];
+    let passphrase = ["--passphrase-file", "passphrase"];
+    bench.run(&join(&[
+        &["adopt", "first", "--client-id", id],
+        &network,
+        &passphrase,
+        more,
+    ]))
+}
+
+#[test]
+fn a_key_that_is_adopted_with_a_code_is_known_completely() {
+    let bench = Bench::new(&[]);
+    let key = pasted(&bench, "account:read_write trade:read_write");
+    fs::write(bench.home.path("code"), format!("{}\n", code(step() + 1))).unwrap();
+    let (_reader, fd) = pipe_with(&code(step()));
+    for source in [["--totp-fd", &fd], ["--totp-command", "cat code"]] {
+        let said = adopt(&bench, &key, &join(&[&["--json"], &source])).json();
+        assert_eq!(said["key_id"], key["id"], "{said}");
+        assert_eq!(said["label"], "from_web", "{said}");
+        assert_eq!(said["fingerprint_verified"], true, "{said}");
+        assert!(said.get("not_known").is_none(), "{said}");
+        assert!(said.get("next").is_none(), "{said}");
+    }
+    assert_eq!(bench.tap.codes().len(), 2);
+    // It can be changed by its id, which takes another code that it is not about.
+    let shown = bench.run(&["show", "first", "--json"]).json();
+    assert_eq!(shown["key_id"], key["id"]);
+}
+
+#[test]
+fn a_key_that_is_adopted_without_a_code_is_bound_and_what_is_missing_is_said() {
+    let bench = Bench::new(&[]);
+    let key = pasted(&bench, "account:read_write trade:read_write");
+    let said = adopt(&bench, &key, &["--json"]).json();
+    assert_eq!(said["client_id"], key["client_id"]);
+    assert_eq!(said["key_id"], Value::Null);
+    let not_known = json!(["key_id", "label", "ip_whitelist", "enabled_features"]);
+    assert_eq!(said["not_known"], not_known, "{said}");
+    assert!(
+        said["next"].as_str().unwrap().contains("--totp-fd"),
+        "{said}"
+    );
+    let people = adopt(&bench, &key, &[]).ok();
+    assert!(people.stdout.contains("--totp-fd"), "{people:#?}");
+    assert!(
+        people.stderr.contains("second factor is needed"),
+        "{people:#?}"
+    );
+    // It works already, and what needs its id says what to do.
+    let passphrase = ["--passphrase-file", "passphrase"];
+    bench.run(&join(&[&["auth", "first"], &passphrase])).ok();
+    let rotate = join(&[&["rotate", "first", "--json"], &bench.access()]);
+    let error = bench.run(&rotate).error(8);
+    assert!(
+        error["hint"].as_str().unwrap().contains("--totp-fd"),
+        "{error}"
+    );
+
+    // With a code it is completed; without one nothing is forgotten afterwards.
+    let (_reader, fd) = pipe_with(&code(step()));
+    let said = adopt(&bench, &key, &["--json", "--totp-fd", &fd]).json();
+    assert_eq!(said["key_id"], key["id"], "{said}");
+    let said = adopt(&bench, &key, &["--json"]).json();
+    assert_eq!(said["key_id"], key["id"], "{said}");
+    assert_eq!(said["label"], "from_web", "{said}");
+    assert!(said.get("not_known").is_none(), "{said}");
+}
+
+#[test]
+fn a_key_that_is_adopted_with_wrong_codes_is_bound_all_the_same() {
+    let bench = Bench::new(&[]);
+    let key = pasted(&bench, "account:read trade:read");
+    let wrong = wrong_codes(4);
+    let (reader, fd) = pipe_with(&wrong.join("\n"));
+    let said = adopt(&bench, &key, &["--json", "--totp-fd", &fd]).json();
+    assert_eq!(said["client_id"], key["client_id"]);
+    assert!(said["not_known"].is_array(), "{said}");
+    assert_eq!(left(reader).lines().count(), 1, "three are enough");
+}
+
+#[test]
+fn a_key_that_may_not_look_is_adopted_without_spending_a_code() {
+    let bench = Bench::new(&[]);
+    let key = pasted(&bench, "trade:read_write");
+    let (reader, fd) = pipe_with(&code(step()));
+    let said = adopt(&bench, &key, &["--json", "--totp-fd", &fd]).json();
+    assert!(
+        said["next"].as_str().unwrap().contains("account:read"),
+        "{said}"
+    );
+    assert_eq!(left(reader).len(), 7);
+    assert_eq!(
+        bench.tap.calls("private/list_api_keys"),
+        Vec::<Value>::new()
+    );
+}
+
+#[test]
+fn adopt_gives_no_code_to_another_site_and_reads_none_that_cannot_be_one() {
+    let bench = Bench::new(&["--fault", "list_api_keys:wrong-rp-id"]);
+    let key = pasted(&bench, "account:read trade:read");
+    let (reader, fd) = pipe_with(&code(step()));
+    adopt(&bench, &key, &["--json", "--totp-fd", &fd]).error(11);
+    assert_eq!(left(reader).len(), 7);
+    let before = bench.tap.requests().len();
+    bench.home.secret_file("short", "GEZD\n");
+    let run = adopt(&bench, &key, &["--json", "--totp-seed-file", "short"]);
+    run.error(run.code.filter(|code| *code != 0).unwrap());
+    assert_eq!(bench.tap.requests().len(), before, "nothing was sent");
+    let shown = bench.run(&["show", "first", "--json"]).json();
+    assert_eq!(shown["client_id"], Value::Null);
 }
 
 #[test]

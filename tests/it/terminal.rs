@@ -12,8 +12,10 @@ use derikey::{exchange::Totp, secret::TotpSeed};
 use serde_json::{Value, json};
 
 use crate::{
+    hostile::Fake,
     raw::Admin,
-    support::{Home, Server, installed, join},
+    scene::Scene,
+    support::{Home, Run, Server, installed, join},
 };
 
 const PASSPHRASE: &str = "correct horse battery";
@@ -37,7 +39,7 @@ if pid == 0:
         os.dup2(os.open(job["stdin"], os.O_RDONLY), 0)
     os.chdir(job["dir"])
     os.closerange(3, 256)
-    os.execve(job["args"][0], job["args"], {"PATH": os.environ["PATH"], "HOME": job["dir"]})
+    os.execve(job["args"][0], job["args"], {"PATH": os.environ["PATH"], "HOME": job["dir"], "TERM": job["term"]})
 
 seen, marked, status = b"", 0, None
 def echoes():
@@ -91,6 +93,8 @@ struct Person<'a> {
     home: &'a Home,
     stdout: Option<PathBuf>,
     stdin: Option<PathBuf>,
+    /// What the terminal can do: a dumb one shows no bars.
+    term: &'static str,
 }
 
 /// What the terminal showed.
@@ -109,6 +113,7 @@ impl<'a> Person<'a> {
             home,
             stdout: None,
             stdin: None,
+            term: "dumb",
         }
     }
 
@@ -122,7 +127,7 @@ impl<'a> Person<'a> {
         let args = join(&[&[program, "--home", store.to_str().unwrap()], args]);
         let job = json!({
             "args": args, "steps": steps, "dir": self.home.path(""),
-            "stdout": self.stdout, "stdin": self.stdin,
+            "stdout": self.stdout, "stdin": self.stdin, "term": self.term,
         });
         let mut child = Command::new("python3")
             .args(["-c", DRIVER])
@@ -233,6 +238,7 @@ fn questions_go_to_the_terminal_wherever_the_streams_lead() {
     fs::write(&stdin, "not the passphrase\n").unwrap();
     let person = Person {
         home: &home,
+        term: "dumb",
         stdout: Some(stdout.clone()),
         stdin: Some(stdin),
     };
@@ -311,6 +317,7 @@ fn a_private_key_is_never_shown_on_a_terminal() {
     // Into a file it goes.
     let person = Person {
         home: &home,
+        term: "dumb",
         stdout: Some(home.path("out")),
         stdin: None,
     };
@@ -340,6 +347,72 @@ fn what_cannot_be_undone_is_confirmed_by_typing_the_name() {
         assert_eq!(session.exit, Some(exit), "{text}: {session:#?}");
         assert_eq!(keys_of(&home).len(), left, "{text}");
     }
+}
+
+#[test]
+fn giving_up_is_confirmed_by_typing_the_name() {
+    let scene = Scene::in_clear();
+    let server = Server::start(&scene.home, &["--fault", "create_api_key:rate-limit"]);
+    let flags = scene.flags(&server);
+    let answer = |text: &str| json!([{"wait": "Type bot to go on: ", "type": format!("{text}\n"), "shown": true}]);
+    Run::of(scene.provision(&flags, false).output().unwrap()).error(75);
+    let args = join(&[&["resume", "bot", "--abandon"], &flags]);
+    for (text, exit, left) in [("", 8, 1), ("yes", 8, 1), ("bot", 0, 0)] {
+        let Some(session) = Person::at(&scene.home).session(&args, &answer(text)) else {
+            return;
+        };
+        assert_eq!(session.exit, Some(exit), "{text}: {session:#?}");
+        assert!(session.seen.contains("not heard of it"), "{session:#?}");
+        assert_eq!(scene.pending().len(), left, "{text}");
+        assert_eq!(keys_of(&scene.home).len(), left, "{text}");
+    }
+}
+
+#[test]
+fn a_pause_after_failed_codes_is_counted_down() {
+    let fake = Fake::hostile_at("private/create_api_key", |request, stream| {
+        match request.body["params"]["authorization_data"].as_str() {
+            None => stream.write_all(&request.answer(&json!({
+                "security_key_authorization_required": true, "rp_id": "test.deribit.com",
+                "challenge": "x".repeat(44), "security_keys": [{"type": "tfa", "name": "tfa"}],
+            }))),
+            Some("111111") => stream.write_all(&request.error(&json!({
+                "code": 12998, "message": "security_key_authorization_over_limit",
+                "data": {"wait": 2},
+            }))),
+            Some(_) => stream.write_all(&request.good()),
+        }
+    });
+    let home = Home::new();
+    home.secret_file("passphrase", PASSPHRASE);
+    home.secret_file("admin", "secret");
+    let endpoint = format!("http://{}/api/v2", fake.address);
+    let args = join(&[
+        &[
+            "provision",
+            "bot",
+            "--scope",
+            "account:read trade:read_write",
+        ],
+        &["--passphrase-file", "passphrase"],
+        &["--admin-client-id", "admin", "--admin-secret-file", "admin"],
+        &["--network", "custom", "--endpoint", &endpoint],
+    ]);
+    let prompt = "One-time code for test.deribit.com: ";
+    let steps = json!([
+        typed(prompt, "111111"),
+        {"wait": "waiting until codes are taken again: 2 s", "shown": true},
+        {"wait": "waiting until codes are taken again: 1 s", "shown": true},
+        typed(prompt, "222222"),
+    ]);
+    let person = Person {
+        term: "xterm",
+        ..Person::at(&home)
+    };
+    let Some(session) = person.session(&args, &steps) else {
+        return;
+    };
+    assert_eq!(session.exit, Some(0), "{session:#?}");
 }
 
 #[test]
