@@ -185,6 +185,11 @@ impl Context {
         Ok(self.store.lock(name, PATIENCE)?)
     }
 
+    /// Forgets the passphrase that was given: the keys are open.
+    pub(super) fn forget_passphrase(&mut self) {
+        self.passphrase.take();
+    }
+
     /// Returns the passphrase from where it lies, or nothing where a person must be asked.
     fn passphrase_from(
         &self,
