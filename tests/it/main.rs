@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+mod agent;
+mod agent_forgeries;
 mod architecture;
 mod bad_input;
 mod commands;
