@@ -100,7 +100,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Sign(Sign::Auth(args)) => signing::sign_auth(&context, &args),
         Command::Sign(Sign::Request(args)) => signing::sign_request(&context, &args),
         Command::Verify(args) => signing::verify(&context, &args),
-        Command::Agent(args) => return holding::agent(context, &args),
+        Command::Agent(args) => holding::agent(context, &args),
         Command::Exec(args) => clients::exec(&context, &args),
         Command::Sandbox(args) => serve::sandbox(&context, &args),
         Command::Completions { .. } | Command::Man { .. } => Ok(()),

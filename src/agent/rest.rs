@@ -263,7 +263,8 @@ mod tests {
             ("POST", "/api/v2/private/buy", ""),
             ("POST", "/api/v2/private/buy", body),
         ] {
-            let (purpose, listed) = decide(&policy(), verb, uri, body).unwrap();
+            let policy = policy();
+            let (purpose, listed) = decide(&policy, verb, uri, body).unwrap();
             let exact = Purpose::Request {
                 method: verb.into(),
                 uri: uri.into(),

@@ -235,7 +235,7 @@ fn forgeries() -> Vec<Vec<u8>> {
         .collect();
     // What no JSON library would write.
     let withdraw = FORBIDDEN[0];
-    for raw in [
+    let raws: [String; 15] = [
         r#"{"op":"auth","op":"rest","key":"bot"}"#.into(),
         r#"{"op":"auth","key":"bot","key":"bot"}"#.into(),
         r#"{"op":"auth","key":"bot","\u006bey":"bot"}"#.into(),
@@ -255,8 +255,8 @@ fn forgeries() -> Vec<Vec<u8>> {
         ),
         format!(r#"{{"op":"rest","key":"bot","method":"GET","method":"POST","path":"{buy}"}}"#),
         format!(r#"{{"op":"rest","key":"bot","method":"GET","path":"{positions}\u003fa=1"}}"#),
-    ] as [String; 15]
-    {
+    ];
+    for raw in raws {
         lines.push(raw.clone().into_bytes());
         lines.push(format!("\u{feff}{raw}").into_bytes());
         lines.push(format!(" {raw}").into_bytes());
