@@ -355,7 +355,14 @@ fn what_is_at_the_path_stays_there() {
     let socket = stage.socket();
     let victim = stage.home.secret_file("victim", "precious");
     let refused = |what: &str| {
-        let run = Run::of(stage.command(&["--json", "bot"]).output().unwrap());
+        let inner = stage.command(&["--json", "bot"]);
+        // One that is not refused would serve for ever.
+        let mut command = Command::new("timeout");
+        command
+            .arg("20")
+            .arg(inner.get_program())
+            .args(inner.get_args());
+        let run = Run::of(command.env_clear().output().unwrap());
         assert_eq!(run.code, Some(8), "{what}: {run:#?}");
         run.error(8);
     };
