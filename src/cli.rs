@@ -6,11 +6,14 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 mod args;
+mod books;
 mod checkup;
+mod clients;
 mod config;
 mod connect;
 mod context;
 mod health;
+mod holding;
 mod inputs;
 mod keys;
 mod manage;
@@ -104,6 +107,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Sign(Sign::Auth(args)) => signing::sign_auth(&context, &args),
         Command::Sign(Sign::Request(args)) => signing::sign_request(&context, &args),
         Command::Verify(args) => signing::verify(&context, &args),
+        Command::Agent(args) => holding::agent(context, &args),
+        Command::Exec(args) => clients::exec(&context, &args),
         Command::Sandbox(args) => serve::sandbox(&context, &args),
         Command::Completions { .. } | Command::Man { .. } => Ok(()),
     }

@@ -10,6 +10,7 @@
 //! - [`exchange`]: one call, one challenge, one answer, over any [`exchange::Transport`].
 //! - [`store`]: keys, their records, the journal and the audit log on disk.
 //! - [`provision`]: the use cases. Persist, then register; prove, then trust.
+//! - `agent`: keys held for other programs, which ask for logins and requests, never for bytes.
 //! - `cli`: the command line; the only room with a terminal, a clock and an environment.
 //! - `sandbox`: a local exchange to try all of it on. Imports nothing of the others.
 
@@ -21,6 +22,8 @@ pub mod secret;
 pub mod signer;
 pub mod store;
 
+#[cfg(feature = "agent")]
+pub mod agent;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "sandbox")]

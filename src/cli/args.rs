@@ -156,6 +156,10 @@ pub(super) enum Command {
     Resume(Resume),
     /// Show what was interrupted
     Status,
+    /// Hold keys for other programs, which ask for logins, tokens and requests
+    Agent(AgentArgs),
+    /// Run a program that finds the agent and its key in its environment
+    Exec(Exec),
     /// Serve the local exchange over HTTP
     Sandbox(SandboxArgs),
     /// Print a completion script
@@ -321,6 +325,8 @@ pub(super) struct Auth {
     #[arg(long, value_name = "NAME")]
     pub(super) session: Option<String>,
     #[command(flatten)]
+    pub(super) agent: AgentUse,
+    #[command(flatten)]
     pub(super) passphrase: PassphraseArgs,
 }
 
@@ -367,6 +373,8 @@ pub(super) struct SignAuth {
     #[command(flatten)]
     pub(super) moment: MomentArgs,
     #[command(flatten)]
+    pub(super) agent: AgentUse,
+    #[command(flatten)]
     pub(super) passphrase: PassphraseArgs,
 }
 
@@ -391,6 +399,8 @@ pub(super) struct SignRequest {
     pub(super) request: RequestArgs,
     #[command(flatten)]
     pub(super) moment: MomentArgs,
+    #[command(flatten)]
+    pub(super) agent: AgentUse,
     #[command(flatten)]
     pub(super) passphrase: PassphraseArgs,
 }
@@ -592,6 +602,82 @@ pub(super) enum ScopeCommand {
         #[arg(long, value_name = "PRESET")]
         preset: Option<String>,
     },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct AgentArgs {
+    /// Names of the keys to hold
+    #[arg(value_name = "NAME", required_unless_present_any = ["status", "lock", "unlock", "stop"])]
+    pub(super) names: Vec<String>,
+    /// Where to listen [default: $XDG_RUNTIME_DIR/derikey/agent.sock]
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+    /// Forget the keys after this time, such as 8h, suspended or not
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(super) lifetime: Option<std::time::Duration>,
+    #[command(flatten)]
+    orders: Orders,
+    #[command(flatten)]
+    pub(super) passphrase: PassphraseArgs,
+}
+
+/// What is said to an agent that runs.
+#[derive(Args, Debug)]
+#[group(multiple = false, conflicts_with_all = ["names", "lifetime"])]
+struct Orders {
+    /// Ask a running agent how it is
+    #[arg(long)]
+    status: bool,
+    /// Lock a running agent with a passphrase of its own
+    #[arg(long)]
+    lock: bool,
+    /// Unlock it with the same passphrase
+    #[arg(long)]
+    unlock: bool,
+    /// End a running agent
+    #[arg(long)]
+    stop: bool,
+}
+
+/// What is said to an agent that runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Order {
+    Status,
+    Lock,
+    Unlock,
+    Stop,
+}
+
+impl AgentArgs {
+    /// Returns what is to be said to a running agent, if anything is.
+    pub(super) fn order(&self) -> Option<Order> {
+        let orders = [
+            (self.orders.status, Order::Status),
+            (self.orders.lock, Order::Lock),
+            (self.orders.unlock, Order::Unlock),
+            (self.orders.stop, Order::Stop),
+        ];
+        orders
+            .into_iter()
+            .find_map(|(said, order)| said.then_some(order))
+    }
+}
+
+/// Whether a running agent is used.
+#[derive(Args, Debug)]
+pub(super) struct AgentUse {
+    /// Use the key itself, even where an agent holds it
+    #[arg(long)]
+    pub(super) no_agent: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Exec {
+    #[command(flatten)]
+    pub(super) name: Name,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(super) command: Vec<std::ffi::OsString>,
 }
 
 #[derive(Args, Debug)]

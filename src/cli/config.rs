@@ -1,11 +1,15 @@
 //! `config.toml`: defaults for what is typed often. It names where secrets are, and holds none.
 
-use std::{io, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 use super::report::Failure;
-use crate::store::{self, Store, Trust};
+use crate::{
+    agent::{Limits, Policy},
+    key::KeyName,
+    store::{self, Store, Trust},
+};
 
 /// The largest configuration that is read.
 const LARGEST: usize = 64 * 1024;
@@ -27,6 +31,51 @@ pub(super) struct Config {
     pub(super) admin_secret_command: Option<String>,
     pub(super) totp_command: Option<String>,
     pub(super) totp_seed_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) agent: AgentConfig,
+}
+
+/// What the agent may do with each key, and for how long it listens.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AgentConfig {
+    /// How long a line may take [default: 10s]
+    line: Option<Span>,
+    /// How long a connection may be silent [default: 5m]
+    idle: Option<Span>,
+    /// How long a connection may last [default: 12h]
+    total: Option<Span>,
+    /// The policy of each key.
+    #[serde(default)]
+    pub(super) keys: BTreeMap<KeyName, Policy>,
+}
+
+impl AgentConfig {
+    /// Returns the limits of a connection.
+    pub(super) fn limits(&self) -> Limits {
+        let default = Limits::default();
+        let or = |span: &Option<Span>, default| span.as_ref().map_or(default, |span| span.0);
+        Limits {
+            line: or(&self.line, default.line),
+            idle: or(&self.idle, default.idle),
+            total: or(&self.total, default.total),
+            ..default
+        }
+    }
+}
+
+/// A length of time that is not nothing.
+#[derive(Debug)]
+struct Span(Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match humantime::parse_duration(&text) {
+            Ok(span) if !span.is_zero() => Ok(Self(span)),
+            _ => Err(de::Error::custom("a duration is written like 10s or 5m")),
+        }
+    }
 }
 
 impl Config {
@@ -46,6 +95,12 @@ impl Config {
         };
         let text = std::str::from_utf8(&bytes).map_err(|_| broken("it is not UTF-8".into()))?;
         // The message of the parser without its picture of the line, which could hold anything.
-        toml::from_str(text).map_err(|error| broken(error.message().replace('\n', " ")))
+        let config: Self =
+            toml::from_str(text).map_err(|error| broken(error.message().replace('\n', " ")))?;
+        for (name, policy) in &config.agent.keys {
+            let checked = policy.check();
+            checked.map_err(|error| broken(format!("agent.keys.{name}: {error}")))?;
+        }
+        Ok(config)
     }
 }

@@ -189,6 +189,14 @@ impl Context {
         Ok(self.store.lock(name, PATIENCE)?)
     }
 
+    /// Forgets the secrets that were given: the keys are open.
+    pub(super) fn forget_secrets(&mut self) {
+        self.kept
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
     /// Reads the line that lies somewhere, and keeps it where it could not be read again.
     pub(super) fn read_once(
         &self,

@@ -316,7 +316,10 @@ impl From<signer::Error> for Failure {
         match error {
             signer::Error::Key(error) => error.into(),
             signer::Error::Clock => Self::unexpected(message).hint("set the clock"),
-            _ => Self::refused(message),
+            signer::Error::Unreachable(_) => Self::network(message)
+                .hint("is the agent still there? --no-agent uses the key itself"),
+            _ => Self::refused(message)
+                .hint("agent.keys in the agent's config.toml says what is allowed; --no-agent uses the key itself"),
         }
     }
 }

@@ -9,7 +9,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    args::{Auth, MomentArgs, PassphraseArgs, SignAuth, SignRequest, Token, TokenFormat, Verify},
+    args::{
+        AgentUse, Auth, MomentArgs, PassphraseArgs, SignAuth, SignRequest, Token, TokenFormat,
+        Verify,
+    },
+    clients::Remote,
     connect::{Connection, runtime},
     context::{Context, SystemStamper},
     keys, memory,
@@ -34,25 +38,69 @@ pub(super) fn auth(context: &Context, args: &Auth) -> Result<(), Failure> {
 }
 
 pub(super) fn token(context: &Context, args: &Token) -> Result<(), Failure> {
+    let name: KeyName = args.auth.name.name.parse()?;
+    // A session of one's own is had by a login of one's own.
+    if args.auth.session.is_none()
+        && let Some(remote) = Remote::find(context, &name, &args.auth.agent)?
+    {
+        return token_of(context, args, &name, &remote);
+    }
     let (_, session) = log_in(context, &args.auth)?;
     let expires_at = Moment(
         SystemTime::now() + Duration::from_secs(session.expires_in.min(u64::from(u32::MAX))),
     );
-    let token = session.access_token.expose();
-    // The one command whose business it is to print a token.
-    let text = match args.format {
+    let value = json!({
+        "access_token": session.access_token.expose(),
+        "token_type": "bearer",
+        "expires_in": session.expires_in,
+        "expires_at": expires_at,
+        "scope": session.scope,
+    });
+    print_token(context, args.format, session.access_token.expose(), &value)
+}
+
+/// Prints a token that the agent gets and keeps fresh.
+fn token_of(
+    context: &Context,
+    args: &Token,
+    name: &KeyName,
+    remote: &Remote,
+) -> Result<(), Failure> {
+    let asked: Option<Scope> = args.auth.scope.as_deref().map(str::parse).transpose()?;
+    if let Ok(record) = context.store.record(name)
+        && let Some(known) = &record.registration
+    {
+        context.check_network(name, &known.network)?;
+    }
+    let words = asked.as_ref().map(Scope::to_string);
+    let token = remote.signer.client().token(name, words.as_deref())?;
+    let granted = Scope::from_wire(&token.scope);
+    if let Some(asked) = asked
+        && granted != asked
+    {
+        return Err(crate::Error::ScopeDiffers { asked, granted }.into());
+    }
+    let value = json!({
+        "access_token": token.access_token.expose(),
+        "token_type": "bearer",
+        "expires_in": token.expires_in,
+        "expires_at": token.expires_at,
+        "scope": granted,
+    });
+    print_token(context, args.format, token.access_token.expose(), &value)
+}
+
+/// The one command whose business it is to print a token.
+fn print_token(
+    context: &Context,
+    format: TokenFormat,
+    token: &str,
+    value: &Value,
+) -> Result<(), Failure> {
+    let text = match format {
         TokenFormat::Header if !context.output.json => format!("Authorization: Bearer {token}\n"),
         TokenFormat::Env if !context.output.json => format!("DERIBIT_ACCESS_TOKEN={token}\n"),
-        _ => {
-            let value = json!({
-                "access_token": token,
-                "token_type": "bearer",
-                "expires_in": session.expires_in,
-                "expires_at": expires_at,
-                "scope": session.scope,
-            });
-            format!("{value}\n")
-        }
+        _ => format!("{value}\n"),
     };
     report::write_out(text.as_bytes())
 }
@@ -67,8 +115,13 @@ fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Fai
     let record = context.store.record(&name)?;
     let known = registered(&name, &record)?.clone();
     context.check_network(&name, &known.network)?;
-    let key = context.unlock(&name, &record, &args.passphrase)?;
-    let signer = memory::hold(context, key)?;
+    let signer: Box<dyn Signer> = match Remote::find(context, &name, &args.agent)? {
+        Some(remote) => Box::new(remote.signer),
+        None => {
+            let key = context.unlock(&name, &record, &args.passphrase)?;
+            Box::new(memory::hold(context, key)?)
+        }
+    };
     let scope = LoginScope {
         areas: asked.as_ref(),
         session: Some(&session),
@@ -77,7 +130,7 @@ fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Fai
         let connection = Connection::open(context, &known.network).await?;
         let operator = Operator::Key {
             client_id: known.client_id.clone(),
-            signer: &signer,
+            signer: &*signer,
         };
         let session = provision::log_in(&connection.exchange, &operator, &scope).await;
         session.map_err(Failure::from)
@@ -113,7 +166,10 @@ fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Fai
     }
 }
 
-fn registered<'a>(name: &KeyName, record: &'a Record) -> Result<&'a Registration, Failure> {
+pub(super) fn registered<'a>(
+    name: &KeyName,
+    record: &'a Record,
+) -> Result<&'a Registration, Failure> {
     record.registration.as_ref().ok_or_else(|| {
         Failure::refused(format!("{name} is not registered at an exchange")).hint(format!(
             "register it with \"derikey register {name}\", or bind it with \"derikey adopt {name}\""
@@ -128,13 +184,15 @@ pub(super) fn sign_auth(context: &Context, args: &SignAuth) -> Result<(), Failur
         &args.name.name,
         args.client_id.as_deref(),
         &args.moment,
+        // What the caller chooses is signed by no agent.
+        (args.data.is_empty()).then_some(&args.agent),
         &args.passphrase,
     )?;
     let scope = LoginScope {
         areas: scope.as_ref(),
         session: None,
     };
-    let login = Login::signed_by(&signer, &client_id, args.data.clone(), scope)?;
+    let login = Login::signed_by(&*signer, &client_id, args.data.clone(), scope)?;
     let mut request = exchange::encode(1, &login)?;
     request.push(b'\n');
     report::write_out(&request)
@@ -152,6 +210,7 @@ pub(super) fn sign_request(context: &Context, args: &SignRequest) -> Result<(), 
         &args.name.name,
         args.client_id.as_deref(),
         &args.moment,
+        Some(&args.agent),
         &args.passphrase,
     )?;
     let signed = signer.sign(&purpose)?;
@@ -222,18 +281,34 @@ fn open(
     name: &str,
     client_id: Option<&str>,
     moment: &MomentArgs,
+    agent: Option<&AgentUse>,
     passphrase: &PassphraseArgs,
-) -> Result<(ClientId, LocalSigner<Given>), Failure> {
+) -> Result<(ClientId, Box<dyn Signer>), Failure> {
     let name: KeyName = name.parse()?;
     let stamper = Given {
         timestamp: moment.timestamp.map(Timestamp),
         nonce: moment.nonce.as_deref().map(str::parse).transpose()?,
     };
     let typed: Option<ClientId> = client_id.map(str::parse).transpose()?;
-    let record = context.store.record(&name)?;
-    if let Some(known) = &record.registration {
+    let ours = moment.timestamp.is_none() && moment.nonce.is_none();
+    let registration = context
+        .store
+        .record(&name)
+        .ok()
+        .and_then(|r| r.registration);
+    if let Some(known) = &registration {
         context.check_network(&name, &known.network)?;
     }
+    if let Some(agent) = agent.filter(|_| ours)
+        && let Some(remote) = Remote::find(context, &name, agent)?
+    {
+        let client_id = match typed {
+            Some(client_id) => client_id,
+            None => remote.held.client_id.parse()?,
+        };
+        return Ok((client_id, Box::new(remote.signer)));
+    }
+    let record = context.store.record(&name)?;
     let client_id = match typed {
         Some(client_id) => client_id,
         None => registered(&name, &record)
@@ -244,7 +319,7 @@ fn open(
             .clone(),
     };
     let key = context.unlock(&name, &record, passphrase)?;
-    Ok((client_id, LocalSigner::new(key, stamper)))
+    Ok((client_id, Box::new(LocalSigner::new(key, stamper))))
 }
 
 /// A moment and a nonce that were given, where they were.

@@ -42,6 +42,22 @@ pub(super) fn obey_signals() {
     }
 }
 
+/// From now on signals do not end the program: there is something to read when one comes.
+pub(super) fn signals_to_come() -> Result<UnixStream, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::unexpected(format!("signals cannot be waited for: {error}"))
+    };
+    let (signals, sender) = UnixStream::pair().map_err(failed)?;
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let sender = sender.try_clone().map_err(failed)?;
+        signal_hook::low_level::pipe::register(signal, sender).map_err(failed)?;
+    }
+    if let Some(at_once) = AT_ONCE.get() {
+        at_once.store(false, Ordering::SeqCst);
+    }
+    Ok(signals)
+}
+
 /// The person at the terminal.
 pub(super) struct Terminal {
     tty: File,

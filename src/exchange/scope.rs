@@ -169,6 +169,21 @@ impl Scope {
         self.level(&Area::Account) == Level::ReadWrite
     }
 
+    /// Returns the same scope without what moves funds, manages addresses, or manages keys: of
+    /// those areas, and of areas that are not known, it may only look.
+    pub fn without_power(&self) -> Self {
+        let areas = self.0.iter().map(|(area, level)| {
+            let trades = matches!(area, Area::Trade | Area::BlockTrade | Area::BlockRfq);
+            let most = if trades {
+                Level::ReadWrite
+            } else {
+                Level::Read
+            };
+            (area.clone(), most.min(*level))
+        });
+        Self(areas.collect())
+    }
+
     /// Returns the same scope with `none` written out for every area that is known.
     ///
     /// At login an area that is not mentioned keeps the key's own level, so less is had only by

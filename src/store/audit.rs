@@ -117,25 +117,39 @@ impl Store {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn audit(&self, mut entry: Entry) -> Result<(), Error> {
+    pub fn audit(&self, entry: Entry) -> Result<(), Error> {
+        self.audit_all(vec![entry])
+    }
+
+    /// Appends lines, each chained to the one before, in one piece.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn audit_all(&self, entries: Vec<Entry>) -> Result<(), Error> {
         let path = self.ensure_root()?.join("audit.jsonl");
         let failed = files::at(&path);
         let mut file = files::open_ours(&path, OpenOptions::new().read(true).append(true))?;
         file.lock().map_err(&failed)?;
         let last = last_line(&mut file).map_err(&failed)?;
-        entry.prev = last
+        let mut prev = last
             .as_ref()
             .map_or_else(|| GENESIS.into(), |line| digest(line.trim_end_newline()));
-        let mut line = serde_json::to_vec(&entry).map_err(|error| Error::Unreadable {
-            path: path.clone(),
-            problem: error.to_string(),
-        })?;
-        line.push(b'\n');
+        let mut lines = Vec::new();
         // A line torn by a power cut is closed, so that the next one stands by itself.
         if last.is_some_and(|line| !line.ends_with(b"\n")) {
-            line.insert(0, b'\n');
+            lines.push(b'\n');
         }
-        file.write_all(&line)
+        for mut entry in entries {
+            entry.prev = prev;
+            let line = serde_json::to_vec(&entry).map_err(|error| Error::Unreadable {
+                path: path.clone(),
+                problem: error.to_string(),
+            })?;
+            prev = digest(&line);
+            lines.extend(line);
+            lines.push(b'\n');
+        }
+        file.write_all(&lines)
             .and_then(|()| file.sync_data())
             .map_err(&failed)
     }

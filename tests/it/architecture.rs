@@ -78,8 +78,21 @@ const ROOMS: &[Room] = &[
         ],
     },
     Room {
+        name: "agent",
+        may_enter: &["secret", "key", "signer"],
+        must_not_say: &[
+            "std::env",
+            "tokio",
+            "reqwest",
+            "clap",
+            "to_plain_pem",
+            "PrivateKey",
+        ],
+    },
+    Room {
         name: "cli",
         may_enter: &[
+            "agent",
             "secret",
             "key",
             "signer",

@@ -9,6 +9,8 @@
 )]
 
 mod abandon;
+mod agent;
+mod agent_forgeries;
 mod architecture;
 mod bad_input;
 mod commands;
