@@ -173,9 +173,8 @@ fn past_taking_back(
     sealing: &Sealing,
     admin: &AdminArgs,
 ) -> Result<Option<Intent>, Failure> {
-    let refused = |intent: &Intent| intent.succession.as_ref().is_some_and(|s| s.taken_back);
     match pending {
-        Some(intent) if refused(&intent) => {
+        Some(intent) if is_refused(&intent) => {
             let name = intent.name.clone();
             finish(context, intent, sealing, admin)?;
             Ok(context.store.intent(&name)?)
@@ -372,6 +371,22 @@ async fn carry_out(
         .store
         .generations(&name)?
         .contains(&intent.generation);
+    if !there && (intent.stage > Stage::Creating || intent.operation == Operation::Rollback) {
+        if is_refused(&intent) {
+            // Taken back, and then interrupted before that was written down.
+            manage::work_of(context, &mut office)
+                .give_up(&intent)
+                .await?;
+            return taken_back(context, &name);
+        }
+        let what = format!(
+            "the private half of generation {} of {name}",
+            intent.generation
+        );
+        return Err(Failure::key(format!("{what} is gone")).hint(format!(
+            "restore it from a backup or from HOME/trash, or give this up with \"derikey resume {name} --abandon\""
+        )));
+    }
     let new = if there || sealing.plain.no_passphrase {
         None
     } else {
@@ -380,6 +395,9 @@ async fn carry_out(
     let signer = OnceCell::new();
     let mut work = manage::work_of(context, &mut office);
     if !there {
+        // Given up, and then interrupted: the exchange has nothing, so it begins anew.
+        intent.stage = Stage::Planned;
+        intent.fingerprint = None;
         as_it_is_there(&mut work, context, &mut intent).await?;
         context.store.announce(&intent)?;
     }
@@ -412,14 +430,7 @@ async fn carry_out(
     let rotated = work.rotate(intent, signer, &mut hook).await?;
     let public = context.store.public(&name)?;
     let (outcomes, until) = match rotated {
-        Rotated::TakenBack => {
-            context.output.remark(
-                "the deploy hook had failed: the new key is taken back, and the old one is in use",
-            );
-            let mut value = keys::about(context, &name)?;
-            keys::merge(&mut value, json!({"changed": false, "taken_back": true}));
-            return Ok(value);
-        }
+        Rotated::TakenBack => return taken_back(context, &name),
         Rotated::Done(outcomes) => (outcomes, None),
         Rotated::Waiting(outcomes, until) => {
             context.output.remark(format!(
@@ -438,6 +449,20 @@ async fn carry_out(
             "old_key_enabled_until": until,
         }),
     );
+    Ok(value)
+}
+
+/// Tells whether the program that is told of a new key has refused this one.
+fn is_refused(intent: &Intent) -> bool {
+    intent.succession.as_ref().is_some_and(|s| s.taken_back)
+}
+
+fn taken_back(context: &Context, name: &KeyName) -> Result<Value, Failure> {
+    context
+        .output
+        .remark("the deploy hook had failed: the new key is taken back, and the old one is in use");
+    let mut value = keys::about(context, name)?;
+    keys::merge(&mut value, json!({"changed": false, "taken_back": true}));
     Ok(value)
 }
 

@@ -1,11 +1,12 @@
 //! Giving up what is under way: nothing of it is left, here or at the exchange, and nothing that
 //! was there before is harmed.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use serde_json::{Value, json};
 
 use super::{
+    kills::PHASES,
     raw::Admin,
     rotation::{Play, hook},
     scene::{self, Account, NAME, SCOPE, Scene, files},
@@ -478,5 +479,83 @@ fn an_untold_taking_back_can_be_given_up_too() {
     );
     abandon(&play).ok();
     assert_eq!(play.generations(NAME), ["1"]);
+    play.stands(NAME, "given up");
+}
+
+/// Kills a command at each of its calls and gives up what is left of it.
+fn given_up_at_every_call(before: &[&str], args: &[&str]) {
+    let stage = || {
+        let (play, bridge) = Play::bridged(&[]);
+        if !before.is_empty() {
+            play.run(before).ok();
+        }
+        bridge.hold(None);
+        (play, bridge)
+    };
+    let (play, bridge) = stage();
+    play.run(args).ok();
+    let calls = bridge.calls();
+    assert!(calls.len() >= 4, "{calls:?}");
+    drop(play);
+    for phase in PHASES {
+        for (call, method) in calls.iter().enumerate() {
+            let what = format!("{args:?} killed at {method} ({call}), {phase:?}");
+            let (play, bridge) = stage();
+            bridge.kill(play.command(args), call, phase);
+            if !play.scene.pending().is_empty() {
+                abandon(&play).ok();
+            }
+            play.works(&what);
+            assert_eq!(play.scene.pending(), Vec::<Value>::new(), "{what}");
+            // Whatever was left of it, the next rotation leaves no trace of it.
+            play.rotate(&[]).ok();
+            play.stands(NAME, &what);
+        }
+    }
+}
+
+#[test]
+fn a_rotation_that_is_killed_at_any_call_can_be_given_up() {
+    given_up_at_every_call(&[], &["rotate", NAME]);
+}
+
+#[test]
+fn a_way_back_that_is_killed_at_any_call_can_be_given_up() {
+    given_up_at_every_call(&["rotate", NAME], &["rollback", NAME]);
+}
+
+#[test]
+fn a_taking_back_that_was_killed_at_the_trash_makes_no_other_key() {
+    let mut play = Play::new();
+    let failing = hook(play.home(), "failing", "exit 3");
+    stop(
+        &mut play,
+        &["remove_api_key:drop-after"],
+        &["rotate", NAME, "--deploy-hook", &failing],
+        "proven",
+    );
+    let trash = play.home().store().join("trash");
+    fs::create_dir_all(&trash).unwrap();
+    fs::set_permissions(&trash, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::rename(play.dir(NAME).join("2"), trash.join("bot-2")).unwrap();
+    let done = play.run(&["resume"]).json();
+    assert_eq!(done["resumed"][0]["taken_back"], true, "{done}");
+    assert_eq!(fs::read_dir(&trash).unwrap().count(), 1, "nothing was made");
+    play.stands(NAME, "taken back");
+}
+
+#[test]
+fn a_rotation_whose_private_half_is_gone_is_not_carried_on_with_another() {
+    let mut play = Play::new();
+    stop(&mut play, UNPROVEN, &["rotate", NAME], "registered");
+    let away = play.home().path("away");
+    fs::rename(play.dir(NAME).join("2"), &away).unwrap();
+    let error = play.run(&["resume"]).error(7);
+    assert!(
+        error["hint"].as_str().unwrap().contains("--abandon"),
+        "{error}"
+    );
+    assert_eq!(play.generations(NAME), ["1"], "no other was made");
+    abandon(&play).ok();
     play.stands(NAME, "given up");
 }

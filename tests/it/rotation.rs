@@ -901,6 +901,12 @@ fn rollback_killed_at_any_call_leaves_a_key_that_works() {
 }
 
 #[test]
+fn a_rollback_in_a_grace_killed_at_any_call_leaves_a_key_that_works() {
+    let before: [&[&str]; 1] = [&["rotate", NAME, "--grace", "1h"]];
+    killed_at_every_call(&[], &before, &["rollback", NAME], "1");
+}
+
+#[test]
 fn a_resume_of_a_rotation_that_is_killed_too_leaves_a_key_that_works() {
     for (first, phase) in [(1, Phase::BeforeTheAnswer), (3, Phase::BeforeTheExchange)] {
         for call in 0..5 {
