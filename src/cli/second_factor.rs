@@ -19,6 +19,7 @@ use super::{
 use crate::{
     exchange::{Challenge, Error, SecondFactor, Totp},
     secret::{OneTimeCode, TotpSeed},
+    store,
 };
 
 /// Whoever was named on the command line or in the configuration; else the person there.
@@ -77,13 +78,7 @@ impl<'a> Codes<'a> {
                 Some(file) => next_line(file),
                 None => Err(no_code("no code is left to read")),
             },
-            From::Program(command) => {
-                claim_next_step(self.context, &format!("program {command}"))?;
-                let missing = |failure: Failure| no_code(failure.message());
-                let bytes = inputs::output_of(command, "the one-time code").map_err(missing)?;
-                let text = std::str::from_utf8(&bytes).unwrap_or_default();
-                Ok(Zeroizing::new(text.trim().to_owned()))
-            }
+            From::Program(command) => from_program(self.context, command),
             From::Seed(totp) => from_seed(self.context, totp),
             From::Person => {
                 let site = challenge.rp_id().unwrap_or("the exchange");
@@ -109,10 +104,7 @@ impl<'a> Codes<'a> {
 
 impl SecondFactor for Codes<'_> {
     fn code(&mut self, challenge: &Challenge) -> Result<OneTimeCode, Error> {
-        let code = self.next(challenge)?;
-        if !(code.len() == 6 && code.bytes().all(|b| b.is_ascii_digit())) {
-            return Err(no_code("what was given is not a code of six digits"));
-        }
+        let code = six_digits(self.next(challenge)?)?;
         let mut memory = remembered(self.context);
         if memory.given.contains(&code) {
             return Err(no_code("the same code was given twice; a code works once"));
@@ -173,36 +165,65 @@ const LONGEST_WAIT: u32 = 8;
 /// The longest pause after failed codes that is waited out, in seconds.
 const LONGEST_PAUSE: u64 = 300;
 
-/// Waits for a step whose code nobody has sent, claims it, and returns its code.
-fn from_seed(context: &Context, totp: &Totp) -> Result<Zeroizing<String>, Error> {
-    let step = claim_next_step(context, totp.tag())?;
-    Ok(Zeroizing::new(totp.code(step).expose().to_owned()))
+fn six_digits(code: Zeroizing<String>) -> Result<Zeroizing<String>, Error> {
+    if code.len() == 6 && code.bytes().all(|b| b.is_ascii_digit()) {
+        Ok(code)
+    } else {
+        Err(no_code("what was given is not a code of six digits"))
+    }
 }
 
-/// Waits for a step in which no run has taken a code from a source, and claims it.
-fn claim_next_step(context: &Context, source: &str) -> Result<u64, Error> {
+/// Asks a program, in a step in which nobody has taken a code from it.
+///
+/// It shows the same code for half a minute, and a code is sent once. A step is used up by a code,
+/// not by a program that fails.
+fn from_program(context: &Context, command: &str) -> Result<Zeroizing<String>, Error> {
+    let source = format!("program {command}");
+    let problem = |error: store::Error| no_code(&error.to_string());
+    for _ in 0..LONGEST_WAIT {
+        let step = Totp::step_at(seconds_now());
+        if context.store.is_step_free(&source, step).map_err(problem)? {
+            let bytes = inputs::output_of(command, "the one-time code")
+                .map_err(|failure| no_code(failure.message()))?;
+            let text = std::str::from_utf8(&bytes).unwrap_or_default();
+            let code = six_digits(Zeroizing::new(text.trim().to_owned()))?;
+            if context.store.claim_step(&source, step).map_err(problem)? {
+                return Ok(code);
+            }
+        }
+        wait_for_next_step(context);
+    }
+    Err(no_code(USED_UP))
+}
+
+/// Waits for a step whose code nobody has sent, claims it, and returns its code.
+fn from_seed(context: &Context, totp: &Totp) -> Result<Zeroizing<String>, Error> {
     for _ in 0..LONGEST_WAIT {
         let now = seconds_now();
         let step = Totp::step_at(now);
-        let left = Totp::STEP - now % Totp::STEP;
         // A code that is about to change may arrive too late.
-        let claimed = left > 2
+        let claimed = Totp::STEP - now % Totp::STEP > 2
             && context
                 .store
-                .claim_step(source, step)
+                .claim_step(totp.tag(), step)
                 .map_err(|error| no_code(&error.to_string()))?;
         if claimed {
-            return Ok(step);
+            return Ok(Zeroizing::new(totp.code(step).expose().to_owned()));
         }
-        Waiting::count_down(
-            "waiting for the next one-time code",
-            left,
-            context.output.shows_progress(),
-        );
+        wait_for_next_step(context);
     }
-    Err(no_code(
-        "the codes up to a later time than this are used up; was the clock ahead before?",
-    ))
+    Err(no_code(USED_UP))
+}
+
+const USED_UP: &str =
+    "the codes up to a later time than this are used up; was the clock ahead before?";
+
+fn wait_for_next_step(context: &Context) {
+    Waiting::count_down(
+        "waiting for the next one-time code",
+        Totp::STEP - seconds_now() % Totp::STEP,
+        context.output.shows_progress(),
+    );
 }
 
 fn seconds_now() -> u64 {

@@ -3,7 +3,12 @@
 //! A code works once (RFC 6238 section 5.2), and two commands in the same half minute would send
 //! the same one. The step is claimed on disk before its code is sent.
 
-use std::{collections::BTreeMap, fs::OpenOptions, io};
+use std::{
+    collections::BTreeMap,
+    fs::OpenOptions,
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{Error, Store, files};
 
@@ -16,21 +21,11 @@ impl Store {
     /// # Errors
     /// Those of the file system, and [`Error::Unreadable`].
     pub fn claim_step(&self, seed: &str, step: u64) -> Result<bool, Error> {
-        let root = self.ensure_root()?;
-        let lock_path = root.join("second-factor.lock");
+        let path = self.steps_path()?;
+        let lock_path = path.with_extension("lock");
         let lock = files::open_ours(&lock_path, OpenOptions::new().write(true))?;
         lock.lock().map_err(files::at(&lock_path))?;
-        let path = root.join("second-factor.json");
-        let mut used: BTreeMap<String, u64> = match files::read_ours(&path, LARGEST) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| Error::Unreadable {
-                path: path.clone(),
-                problem: error.to_string(),
-            })?,
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                BTreeMap::new()
-            }
-            Err(error) => return Err(error),
-        };
+        let mut used = used(&path)?;
         if used.get(seed).is_some_and(|last| *last >= step) {
             return Ok(false);
         }
@@ -41,5 +36,33 @@ impl Store {
         })?;
         files::replace(&path, &text)?;
         Ok(true)
+    }
+
+    /// Tells whether a step of a seed can still be claimed.
+    ///
+    /// # Errors
+    /// Those of the file system, and [`Error::Unreadable`].
+    pub fn is_step_free(&self, seed: &str, step: u64) -> Result<bool, Error> {
+        Ok(used(&self.steps_path()?)?
+            .get(seed)
+            .is_none_or(|last| *last < step))
+    }
+
+    fn steps_path(&self) -> Result<PathBuf, Error> {
+        Ok(self.ensure_root()?.join("second-factor.json"))
+    }
+}
+
+/// Returns the last used step of each seed.
+fn used(path: &Path) -> Result<BTreeMap<String, u64>, Error> {
+    match files::read_ours(path, LARGEST) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| Error::Unreadable {
+            path: path.into(),
+            problem: error.to_string(),
+        }),
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(BTreeMap::new())
+        }
+        Err(error) => Err(error),
     }
 }
