@@ -509,7 +509,7 @@ fn settles(mut done: impl FnMut() -> bool) {
 #[test]
 fn lines_and_silences_have_their_limits() {
     let stage = Stage::new();
-    stage.configure("[agent]\nline = \"300ms\"\nidle = \"900ms\"\ntotal = \"3s\"\n");
+    stage.configure("[agent]\nline = \"600ms\"\nidle = \"900ms\"\ntotal = \"3s\"\n");
     let agent = stage.start();
     // The longest line there is, and one more byte.
     let fill = |length: usize| {
@@ -525,7 +525,7 @@ fn lines_and_silences_have_their_limits() {
     let told = loop {
         slow.send(b" ");
         thread::sleep(Duration::from_millis(50));
-        if begun.elapsed() > Duration::from_millis(700) {
+        if begun.elapsed() > Duration::from_millis(1400) {
             break slow.hear().unwrap();
         }
     };
@@ -732,7 +732,7 @@ fn a_policy_is_kept() {
 #[test]
 fn a_lifetime_ends() {
     let stage = Stage::new();
-    let agent = Running::begin(stage.command(&["bot", "--lifetime", "2s"]));
+    let agent = Running::begin(stage.command(&["bot", "--lifetime", "3s"]));
     result(&agent.ask(&auth()));
     result(&agent.ask(&json!({"op": "token", "key": "bot"})));
     // It goes by itself, whether anybody asks or not.
