@@ -2,7 +2,7 @@
 //!
 //! A signature does not say what it is for: the texts of a login and of a REST request can be made
 //! the same by whoever chooses the login's data. So a caller names an operation; text, moment and
-//! nonce are the agent's. What is not in [`wire`] cannot be asked.
+//! nonce are the agent's. What `docs/agent-protocol.md` does not name cannot be asked.
 //!
 //! Threads and blocking calls, one thread for each of at most 64 connections: a signature is a
 //! matter of microseconds, and a runtime would cost as many.

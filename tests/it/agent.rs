@@ -82,6 +82,16 @@ impl Stage {
         Running::begin(self.command(&["bot"]))
     }
 
+    /// Runs an agent that does not start. One that does would serve for ever, so it is stopped.
+    fn refused(&self, args: &[&str]) -> Run {
+        let inner = self.command(args);
+        let mut command = Command::new("timeout");
+        command.arg("20").arg(inner.get_program());
+        command.args(inner.get_args()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        Run::of(command.output().unwrap())
+    }
+
     /// Runs a client with the agent in its environment.
     fn client(&self, args: &[&str]) -> Run {
         let mut command = self.home.command(args);
@@ -355,14 +365,7 @@ fn what_is_at_the_path_stays_there() {
     let socket = stage.socket();
     let victim = stage.home.secret_file("victim", "precious");
     let refused = |what: &str| {
-        let inner = stage.command(&["--json", "bot"]);
-        // One that is not refused would serve for ever.
-        let mut command = Command::new("timeout");
-        command
-            .arg("20")
-            .arg(inner.get_program())
-            .args(inner.get_args());
-        let run = Run::of(command.env_clear().output().unwrap());
+        let run = stage.refused(&["--json", "bot"]);
         assert_eq!(run.code, Some(8), "{what}: {run:#?}");
         run.error(8);
     };
@@ -431,7 +434,7 @@ fn a_directory_that_others_get_into_is_refused() {
     let stage = Stage::new();
     for wide in [0o755, 0o710, 0o707, 0o777] {
         fs::set_permissions(&stage.dir, fs::Permissions::from_mode(wide)).unwrap();
-        let run = Run::of(stage.command(&["bot"]).output().unwrap()).fails(7);
+        let run = stage.refused(&["bot"]).fails(7);
         assert!(run.stderr.contains("chmod 700"), "{run:#?}");
         assert_eq!(mode(&stage.dir), wide);
         assert!(!stage.socket().exists());
@@ -441,7 +444,7 @@ fn a_directory_that_others_get_into_is_refused() {
     fs::create_dir(&real).unwrap();
     fs::set_permissions(&real, fs::Permissions::from_mode(0o700)).unwrap();
     symlink(&real, &stage.dir).unwrap();
-    Run::of(stage.command(&["bot"]).output().unwrap()).fails(7);
+    stage.refused(&["bot"]).fails(7);
 }
 
 #[test]
@@ -475,6 +478,8 @@ fn a_thousand_half_requests_do_no_harm() {
     let stage = Stage::new();
     stage.configure("[agent]\nline = \"500ms\"\n");
     let agent = stage.start();
+    // Its first answer says that all it opens for itself is open.
+    result(&agent.ask(&auth()));
     let before = agent.descriptors();
     let mut half: Vec<Caller> = (0..1000)
         .map(|_| {
@@ -509,7 +514,7 @@ fn settles(mut done: impl FnMut() -> bool) {
 #[test]
 fn lines_and_silences_have_their_limits() {
     let stage = Stage::new();
-    stage.configure("[agent]\nline = \"300ms\"\nidle = \"900ms\"\ntotal = \"3s\"\n");
+    stage.configure("[agent]\nline = \"600ms\"\nidle = \"900ms\"\ntotal = \"3s\"\n");
     let agent = stage.start();
     // The longest line there is, and one more byte.
     let fill = |length: usize| {
@@ -525,7 +530,7 @@ fn lines_and_silences_have_their_limits() {
     let told = loop {
         slow.send(b" ");
         thread::sleep(Duration::from_millis(50));
-        if begun.elapsed() > Duration::from_millis(700) {
+        if begun.elapsed() > Duration::from_millis(1400) {
             break slow.hear().unwrap();
         }
     };
@@ -732,7 +737,7 @@ fn a_policy_is_kept() {
 #[test]
 fn a_lifetime_ends() {
     let stage = Stage::new();
-    let agent = Running::begin(stage.command(&["bot", "--lifetime", "2s"]));
+    let agent = Running::begin(stage.command(&["bot", "--lifetime", "3s"]));
     result(&agent.ask(&auth()));
     result(&agent.ask(&json!({"op": "token", "key": "bot"})));
     // It goes by itself, whether anybody asks or not.
@@ -772,20 +777,20 @@ fn a_policy_that_cannot_be_is_refused() {
         "confirm = true",
     ] {
         stage.configure(&format!("[agent.keys.bot]\n{policy}\n"));
-        let run = Run::of(stage.command(&["bot"]).output().unwrap());
+        let run = stage.refused(&["bot"]);
         assert_eq!(run.code, Some(3), "{policy}: {run:#?}");
         assert!(!stage.socket().exists());
     }
     stage.configure("");
     for names in [&["nobody"][..], &["bot", "bot"], &["../bot"], &[]] {
-        let run = Run::of(stage.command(names).output().unwrap());
+        let run = stage.refused(names);
         assert!(matches!(run.code, Some(2 | 3)), "{names:?}: {run:#?}");
     }
     stage
         .home
         .run(&["generate", "fresh", "--no-passphrase", "--insecure"])
         .ok();
-    Run::of(stage.command(&["fresh"]).output().unwrap()).fails(8);
+    stage.refused(&["fresh"]).fails(8);
 }
 
 #[test]
@@ -1285,13 +1290,7 @@ fn a_passphrase_opens_the_keys_once() {
         .home
         .run(&[&["passwd", "bot"][..], &new].concat())
         .ok();
-    Run::of(
-        stage
-            .command(&["bot", "--passphrase-fd", "99"])
-            .output()
-            .unwrap(),
-    )
-    .fails(3);
+    stage.refused(&["bot", "--passphrase-fd", "99"]).fails(3);
     let agent = Running::begin(stage.command(&[&["bot"][..], &flags].concat()));
     fs::remove_file(&file).unwrap();
     result(&agent.ask(&auth()));
