@@ -27,6 +27,7 @@ mod rotation;
 mod scopes;
 mod second_factor;
 mod serve;
+mod signers;
 mod signing;
 mod terminal;
 

@@ -633,6 +633,7 @@ fn the_keystore_leaves_nothing() {
         fingerprint: key.public().fingerprint(),
         created: now,
         registration: None,
+        signer: None,
     };
     let secrets = || canary().with_key(&plain);
     secrets().do_not_leave("keeping", || {

@@ -246,6 +246,8 @@ pub(super) struct Register {
     #[command(flatten)]
     pub(super) wish: Wish,
     #[command(flatten)]
+    pub(super) held: SignerArgs,
+    #[command(flatten)]
     pub(super) passphrase: PassphraseArgs,
     #[command(flatten)]
     pub(super) admin: AdminArgs,
@@ -309,6 +311,8 @@ pub(super) struct Adopt {
     #[arg(long, value_name = "ID")]
     pub(super) client_id: Option<String>,
     #[command(flatten)]
+    pub(super) held: SignerArgs,
+    #[command(flatten)]
     pub(super) passphrase: PassphraseArgs,
     #[command(flatten)]
     pub(super) second: SecondFactorArgs,
@@ -326,6 +330,8 @@ pub(super) struct Auth {
     pub(super) session: Option<String>,
     #[command(flatten)]
     pub(super) agent: AgentUse,
+    #[command(flatten)]
+    pub(super) held: SignerArgs,
     #[command(flatten)]
     pub(super) passphrase: PassphraseArgs,
 }
@@ -375,6 +381,8 @@ pub(super) struct SignAuth {
     #[command(flatten)]
     pub(super) agent: AgentUse,
     #[command(flatten)]
+    pub(super) held: SignerArgs,
+    #[command(flatten)]
     pub(super) passphrase: PassphraseArgs,
 }
 
@@ -401,6 +409,8 @@ pub(super) struct SignRequest {
     pub(super) moment: MomentArgs,
     #[command(flatten)]
     pub(super) agent: AgentUse,
+    #[command(flatten)]
+    pub(super) held: SignerArgs,
     #[command(flatten)]
     pub(super) passphrase: PassphraseArgs,
 }
@@ -669,6 +679,13 @@ pub(super) struct AgentUse {
     /// Use the key itself, even where an agent holds it
     #[arg(long)]
     pub(super) no_agent: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct SignerArgs {
+    /// Who holds the private half: ssh-agent:FINGERPRINT, as ssh-add -l shows it
+    #[arg(long, value_name = "SIGNER")]
+    pub(super) signer: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -11,6 +11,7 @@ use super::{
     memory,
     report::Failure,
     second_factor::Codes,
+    signers,
 };
 use crate::{
     exchange::{ClientId, Endpoint, Exchange, Https, Network},
@@ -18,7 +19,7 @@ use crate::{
     provision::{Desk, Operator},
     sandbox,
     secret::ClientSecret,
-    signer::LockedSigner,
+    signer::Signer,
 };
 
 /// An exchange that answers; for the sandbox, with the sandbox itself.
@@ -83,7 +84,7 @@ impl From<sandbox::Error> for Failure {
 pub(super) enum Admin {
     Key {
         client_id: ClientId,
-        signer: LockedSigner<SystemStamper>,
+        signer: Box<dyn Signer>,
     },
     Secret {
         client_id: ClientId,
@@ -157,18 +158,16 @@ impl Admin {
             ));
         }
         let client_id = known.client_id.clone();
-        let key = match args.passphrase.source() {
-            Some(source) => {
+        let signer: Box<dyn Signer> = match args.passphrase.source() {
+            Some(source) if record.signer.is_none() => {
                 let what = "the administrator's passphrase";
                 let passphrase = inputs::passphrase(&context.read_once(&source, what)?, what)?;
-                context.store.load::<_, Failure>(&name, || Ok(passphrase))?
+                let key = context.store.load::<_, Failure>(&name, || Ok(passphrase))?;
+                Box::new(memory::hold(context, key)?)
             }
-            None => context.unlock(&name, &record, passphrase)?,
+            _ => signers::signer(context, &name, &record, passphrase)?,
         };
-        Ok(Self::Key {
-            client_id,
-            signer: memory::hold(context, key)?,
-        })
+        Ok(Self::Key { client_id, signer })
     }
 
     fn secret(context: &Context, args: &AdminArgs, client_id: &str) -> Result<Self, Failure> {
@@ -208,7 +207,7 @@ impl Admin {
         match self {
             Self::Key { client_id, signer } => Operator::Key {
                 client_id: client_id.clone(),
-                signer,
+                signer: &**signer,
             },
             Self::Secret { client_id, secret } => Operator::Secret {
                 client_id: client_id.clone(),

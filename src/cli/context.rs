@@ -16,7 +16,7 @@ use super::{
     config::Config,
     inputs::{self, Source},
     report::{Failure, Output},
-    second_factor,
+    second_factor, signers,
     terminal::Terminal,
 };
 use crate::{
@@ -337,6 +337,7 @@ impl Context {
         network: Option<&Network>,
         args: &PassphraseArgs,
     ) -> Result<PrivateKey, Failure> {
+        signers::refuse_elsewhere(name, &self.store.record(name)?)?;
         self.store
             .load(name, || self.passphrase(name, args, network))
     }

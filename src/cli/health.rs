@@ -211,12 +211,15 @@ fn files(
     let failed = |error: store::Error| (kind_of(&error), Failure::from(error));
     let record = context.store.record_of(name, generation).map_err(failed)?;
     let public = context.store.public_of(name, generation).map_err(failed)?;
-    let pem = context.store.private_pem_of(name, generation);
-    let pem = pem.map_err(failed)?;
     if record.fingerprint != public.fingerprint() {
         let failure = Failure::key("key.toml and public.pem speak of different keys");
         return Err(("wrong_key", failure.hint("restore both from a backup")));
     }
+    if record.signer.is_some() {
+        return Ok(record);
+    }
+    let pem = context.store.private_pem_of(name, generation);
+    let pem = pem.map_err(failed)?;
     let unusable = |source| {
         let path = context.store.root().join("keys").join(name.as_str());
         failed(store::Error::Key { path, source })

@@ -19,6 +19,7 @@ use super::{
     context::{Context, SystemStamper, rng},
     memory,
     report::Failure,
+    signers,
     signing::registered,
     terminal,
 };
@@ -221,8 +222,14 @@ fn open(
              auth is off unless config.toml lists it in agent.keys.{name}.operations"
         ));
     }
-    let key = RestingKey::new(context.unlock(name, &record, &args.passphrase)?)?;
-    residences.push(key.residence());
+    let signer: Arc<dyn Signer> = match &record.signer {
+        Some(held) => Arc::new(signers::elsewhere(context, name, held, SystemStamper)?),
+        None => {
+            let key = RestingKey::new(context.unlock(name, &record, &args.passphrase)?)?;
+            residences.push(key.residence());
+            Arc::new(LockedSigner::new(key, SystemStamper))
+        }
+    };
     let endpoint = match &known.network {
         crate::exchange::Network::Custom(endpoint) => Some(endpoint.as_str().to_owned()),
         _ => None,
@@ -234,7 +241,7 @@ fn open(
             network: known.network.name().to_owned(),
             endpoint,
         },
-        signer: Arc::new(LockedSigner::new(key, SystemStamper)),
+        signer,
         policy,
     };
     Ok((held, Account { known, most }))

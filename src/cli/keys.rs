@@ -12,6 +12,7 @@ use super::{
     args::{Export, FingerprintOf, Generate, Hash, Import, Name, Passwd, Plain, Which},
     context::{Context, now, rng, wants_plain},
     report::{self, Failure},
+    signers,
     terminal::Waiting,
 };
 use crate::{
@@ -273,6 +274,7 @@ pub(super) fn export(context: &Context, args: &Export) -> Result<(), Failure> {
         return Err(Failure::refused("a private key is not shown on a terminal")
             .hint("add --out FILE, or send standard output to a file or a program"));
     }
+    signers::refuse_elsewhere(&name, &record)?;
     let stored = context.store.private_pem(&name)?;
     let sealed =
         PrivateKey::is_sealed(&stored).map_err(|e| unusable_here(Path::new("private.pem"), e))?;
@@ -486,6 +488,7 @@ pub(super) fn fresh_record(key: &PrivateKey) -> Record {
         fingerprint: key.public().fingerprint(),
         created: now(),
         registration: None,
+        signer: None,
     }
 }
 
@@ -527,12 +530,17 @@ pub(super) fn plan(context: &Context, steps: &[String]) -> Result<(), Failure> {
 
 /// The fields that every answer about a key begins with.
 pub(super) fn identity(context: &Context, name: &KeyName, key: &PublicKey) -> Value {
+    let private = context.store.current_path(name, "private.pem");
+    let elsewhere = context
+        .store
+        .record(name)
+        .is_ok_and(|record| record.signer.is_some());
     json!({
         "name": name,
         "algorithm": key.algorithm(),
         "fingerprint": key.fingerprint(),
         "public_key": key.to_pem(),
-        "private_key_path": context.store.current_path(name, "private.pem"),
+        "private_key_path": (!elsewhere).then_some(private),
         "public_key_path": context.store.current_path(name, "public.pem"),
     })
 }
@@ -553,6 +561,9 @@ pub(super) fn describe(
     record: &Record,
 ) -> Result<Value, Failure> {
     let mut value = identity(context, name, &context.store.public(name)?);
+    if let Some(held) = &record.signer {
+        merge(&mut value, json!({"signer": held}));
+    }
     let more = match &record.registration {
         None => json!({}),
         Some(known) => json!({

@@ -11,12 +11,14 @@ use super::{
     keys, manage, memory,
     report::Failure,
     second_factor::Codes,
+    signers,
 };
 use crate::{
-    exchange::{self, Area, Feature, Level, Network, Scope, Whitelisted},
+    exchange::{self, Area, ClientId, Feature, Level, Network, Scope, Whitelisted},
     key::{Algorithm, KeyName, PrivateKey, PublicKey},
     provision::{self, Adopted, Event, Outcomes, Unseen, Work},
     secret::Passphrase,
+    signer::Signer,
     store::{Entry, Generation, Intent, Operation, Record, Registration, Specification, Stage},
 };
 
@@ -55,6 +57,7 @@ pub(super) fn register(context: &Context, args: &Register) -> Result<(), Failure
     let name: KeyName = args.name.name.parse()?;
     let mut spec = specification(&args.wish, &name, Algorithm::Ed25519)?;
     let network = context.network()?;
+    signers::enrol(context, &name, &args.held)?;
     let record = context.store.record(&name)?;
     spec.algorithm = record.algorithm;
     if context.global.dry_run {
@@ -293,8 +296,8 @@ async fn carry_out(
         intent.stage = Stage::Planned;
         intent.fingerprint = None;
     }
-    let key = if context.store.contains(&name) {
-        context.unlock_on(&name, Some(network), passphrase)?
+    let signer: Box<dyn Signer> = if context.store.contains(&name) {
+        signers::signer_on(context, &name, Some(network), passphrase)?
     } else {
         let new = context.new_passphrase(&name, passphrase, &sealing.plain, Some(network))?;
         // Most of what can go wrong shows here, before anything is written.
@@ -303,9 +306,11 @@ async fn carry_out(
         if let Some(session) = desk.session() {
             context.warn_about_clock(session);
         }
-        make_key(context, &intent, new.as_deref(), sealing)?
+        let key = make_key(context, &intent, new.as_deref(), sealing)?;
+        Box::new(memory::hold(context, key)?)
     };
-    let ours = key.public().fingerprint();
+    let public = signer.public_key().clone();
+    let ours = public.fingerprint();
     if intent.fingerprint.is_some_and(|meant| meant != ours) {
         return Err(Failure::key(format!(
             "{name} is another key than the one that was being registered"
@@ -313,12 +318,10 @@ async fn carry_out(
         .hint("restore the key from a backup, or remove what is at the exchange in the web form"));
     }
     if intent.stage < Stage::Generated {
-        intent.fingerprint = Some(key.public().fingerprint());
+        intent.fingerprint = Some(ours);
         intent.stage = Stage::Generated;
         context.store.announce(&intent)?;
     }
-    let public = key.public().clone();
-    let signer = memory::hold(context, key)?;
     let mut work = Work {
         store: &context.store,
         desk,
@@ -326,7 +329,7 @@ async fn carry_out(
         now,
         seen: BTreeMap::new(),
     };
-    let outcomes = work.register(intent, &signer).await?;
+    let outcomes = work.register(intent, &*signer).await?;
     Ok(Done {
         name,
         public,
@@ -442,12 +445,18 @@ fn prove_again(
         ))
         .hint("nothing was changed; choose another name, or change the key at the exchange"));
     }
-    let key = context.unlock(name, &record, passphrase)?;
-    let public = key.public().clone();
-    let signer = memory::hold(context, key)?;
+    let signer = signers::signer(context, name, &record, passphrase)?;
+    let public = signer.public_key().clone();
     let result = runtime()?.block_on(async {
         let connection = Connection::open(context, network).await?;
-        match provision::prove(&connection.exchange, &known.client_id, &signer, &spec.scope).await {
+        match provision::prove(
+            &connection.exchange,
+            &known.client_id,
+            &*signer,
+            &spec.scope,
+        )
+        .await
+        {
             Ok((_, proven)) => Ok(Some(proven.granted().clone())),
             // Its whitelist need not hold this host.
             Err(crate::Error::Exchange(error))
@@ -500,16 +509,17 @@ fn prove_again(
 pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
     let name: KeyName = args.name.name.parse()?;
     let network = context.network()?;
+    let named: Option<ClientId> = args.client_id.as_deref().map(str::parse).transpose()?;
+    signers::enrol(context, &name, &args.held)?;
     let record = context.store.record(&name)?;
     let public = context.store.public(&name)?;
-    let typed = match &args.client_id {
-        Some(id) => Some(id.clone()),
-        None => paste(context, &name, &network, &public)?,
+    let client_id = match named {
+        Some(id) => id,
+        None => match paste(context, &name, &network, &public)? {
+            Some(typed) => typed.parse()?,
+            None => return Ok(()),
+        },
     };
-    let Some(client_id) = typed else {
-        return Ok(());
-    };
-    let client_id = client_id.parse()?;
     let _lock = if context.global.dry_run {
         None
     } else {
@@ -535,12 +545,11 @@ pub(super) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
         );
     }
     let mut codes = Codes::open(context, &args.second)?;
-    let key = context.unlock_on(&name, Some(&network), &args.passphrase)?;
-    let signer = memory::hold(context, key)?;
+    let signer = signers::signer_on(context, &name, Some(&network), &args.passphrase)?;
     let result = runtime()?.block_on(async {
         let connection = Connection::open(context, &network).await?;
         let exchange = &connection.exchange;
-        let adopted = provision::adopt(exchange, &client_id, &signer, &mut codes, now()).await;
+        let adopted = provision::adopt(exchange, &client_id, &*signer, &mut codes, now()).await;
         adopted.map_err(Failure::from)
     });
     audit(context, "adopt", &name, &network, Some(&public), &result)?;

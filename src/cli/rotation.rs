@@ -15,6 +15,7 @@ use super::{
     context::{Context, now, wants_plain},
     keys, manage, memory, registry,
     report::Failure,
+    signers,
 };
 use crate::{
     exchange::Network,
@@ -99,6 +100,7 @@ fn rotate_one(
     hook: &[String],
 ) -> Result<Value, Failure> {
     let record = context.store.record(name)?;
+    signers::refuse_elsewhere(name, &record)?;
     let (known, _) = registered(name, &record)?;
     context.check_network(name, &known.network)?;
     if context.global.dry_run {

@@ -10,14 +10,15 @@ use serde_json::{Value, json};
 
 use super::{
     args::{
-        AgentUse, Auth, MomentArgs, PassphraseArgs, SignAuth, SignRequest, Token, TokenFormat,
-        Verify,
+        AgentUse, Auth, MomentArgs, PassphraseArgs, SignAuth, SignRequest, SignerArgs, Token,
+        TokenFormat, Verify,
     },
     clients::Remote,
     connect::{Connection, runtime},
     context::{Context, SystemStamper},
-    keys, memory,
+    keys,
     report::{self, Failure},
+    signers,
 };
 use crate::{
     exchange::{self, ClientId, Login, LoginScope, Method, Scope, Session, SessionName},
@@ -115,12 +116,16 @@ fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Fai
     let record = context.store.record(&name)?;
     let known = registered(&name, &record)?.clone();
     context.check_network(&name, &known.network)?;
-    let signer: Box<dyn Signer> = match Remote::find(context, &name, &args.agent)? {
+    let remote = match &args.held.signer {
+        Some(_) => None,
+        None => Remote::find(context, &name, &args.agent)?,
+    };
+    let signer: Box<dyn Signer> = match remote {
         Some(remote) => Box::new(remote.signer),
-        None => {
-            let key = context.unlock(&name, &record, &args.passphrase)?;
-            Box::new(memory::hold(context, key)?)
-        }
+        None => match &args.held.signer {
+            Some(held) => Box::new(signers::elsewhere(context, &name, held, SystemStamper)?),
+            None => signers::signer(context, &name, &record, &args.passphrase)?,
+        },
     };
     let scope = LoginScope {
         areas: asked.as_ref(),
@@ -186,6 +191,7 @@ pub(super) fn sign_auth(context: &Context, args: &SignAuth) -> Result<(), Failur
         &args.moment,
         // What the caller chooses is signed by no agent.
         (args.data.is_empty()).then_some(&args.agent),
+        &args.held,
         &args.passphrase,
     )?;
     let scope = LoginScope {
@@ -211,6 +217,7 @@ pub(super) fn sign_request(context: &Context, args: &SignRequest) -> Result<(), 
         args.client_id.as_deref(),
         &args.moment,
         Some(&args.agent),
+        &args.held,
         &args.passphrase,
     )?;
     let signed = signer.sign(&purpose)?;
@@ -282,6 +289,7 @@ fn open(
     client_id: Option<&str>,
     moment: &MomentArgs,
     agent: Option<&AgentUse>,
+    held: &SignerArgs,
     passphrase: &PassphraseArgs,
 ) -> Result<(ClientId, Box<dyn Signer>), Failure> {
     let name: KeyName = name.parse()?;
@@ -299,7 +307,7 @@ fn open(
     if let Some(known) = &registration {
         context.check_network(&name, &known.network)?;
     }
-    if let Some(agent) = agent.filter(|_| ours)
+    if let Some(agent) = agent.filter(|_| ours && held.signer.is_none())
         && let Some(remote) = Remote::find(context, &name, agent)?
     {
         let client_id = match typed {
@@ -307,6 +315,11 @@ fn open(
             None => remote.held.client_id.parse()?,
         };
         return Ok((client_id, Box::new(remote.signer)));
+    }
+    if let (Some(client_id), Some(held)) = (&typed, &held.signer) {
+        // All that is needed was named: the key need not be here.
+        let signer = signers::elsewhere(context, &name, held, stamper)?;
+        return Ok((client_id.clone(), Box::new(signer)));
     }
     let record = context.store.record(&name)?;
     let client_id = match typed {
@@ -318,6 +331,10 @@ fn open(
             .client_id
             .clone(),
     };
+    if let Some(held) = held.signer.as_ref().or(record.signer.as_ref()) {
+        let signer = signers::elsewhere(context, &name, held, stamper)?;
+        return Ok((client_id, Box::new(signer)));
+    }
     let key = context.unlock(&name, &record, passphrase)?;
     Ok((client_id, Box::new(LocalSigner::new(key, stamper))))
 }

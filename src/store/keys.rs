@@ -55,13 +55,36 @@ impl Store {
         record: &Record,
     ) -> Result<(), Error> {
         let target = self.subdir("keys")?.join(name.as_str());
+        self.create_at(&target, name, |dir| fill(dir, private, public, record))
+    }
+
+    /// Stores a key whose private half is held elsewhere: its public half, and who signs with it.
+    ///
+    /// # Errors
+    /// [`Error::KeyExists`], and those of the file system.
+    pub fn create_elsewhere(
+        &self,
+        name: &KeyName,
+        public: &PublicKey,
+        record: &Record,
+    ) -> Result<(), Error> {
+        let target = self.subdir("keys")?.join(name.as_str());
+        self.create_at(&target, name, |dir| describe(dir, public, record))
+    }
+
+    fn create_at(
+        &self,
+        target: &Path,
+        name: &KeyName,
+        fill: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         if self.contains(name) {
             return Err(Error::KeyExists { name: name.clone() });
         }
-        stage(&target, |staging| {
+        stage(target, |staging| {
             let dir = staging.join(Generation::FIRST.to_string());
             files::ensure_dir(&dir)?;
-            fill(&dir, private, public, record)?;
+            fill(&dir)?;
             let link = staging.join("current");
             symlink(Generation::FIRST.to_string(), &link).map_err(files::at(&link))?;
             files::sync_parent(&link)
@@ -420,6 +443,11 @@ fn fill(dir: &Path, private: &str, public: &PublicKey, record: &Record) -> Resul
     let path = dir.join("private.pem");
     files::write_new(&path, private.as_bytes())?;
     PrivateKey::is_sealed(private.as_bytes()).map_err(|source| Error::Key { path, source })?;
+    describe(dir, public, record)
+}
+
+/// Writes what is public of a generation.
+fn describe(dir: &Path, public: &PublicKey, record: &Record) -> Result<(), Error> {
     files::write_new(&dir.join("public.pem"), public.to_pem().as_bytes())?;
     let path = dir.join("key.toml");
     files::write_new(&path, encode(&path, record)?.as_bytes())

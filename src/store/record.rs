@@ -55,6 +55,8 @@ pub struct Record {
     pub created: Moment,
     /// What the exchange knows of it; nothing before it is registered.
     pub registration: Option<Registration>,
+    /// Who signs with it, where its private half is not here: `ssh-agent:FINGERPRINT`.
+    pub signer: Option<String>,
 }
 
 /// What the exchange said about a key.
@@ -117,6 +119,8 @@ struct File {
     fingerprint_verified: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     proven: Option<Moment>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signer: Option<String>,
 }
 
 impl From<Record> for File {
@@ -139,6 +143,7 @@ impl From<Record> for File {
             retired: None,
             fingerprint_verified: false,
             proven: None,
+            signer: record.signer,
         };
         if let Some(known) = record.registration {
             let place = Place::from(&known.network);
@@ -190,6 +195,7 @@ impl TryFrom<File> for Record {
             fingerprint: file.fingerprint,
             created: file.created,
             registration,
+            signer: file.signer,
         })
     }
 }
