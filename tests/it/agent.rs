@@ -152,6 +152,10 @@ impl Running {
         PathBuf::from(format!("/proc/{}/{file}", self.child.id()))
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(self.proc("fd")).unwrap().count()
     }

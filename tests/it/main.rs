@@ -11,6 +11,7 @@
 mod abandon;
 mod agent;
 mod agent_forgeries;
+mod agent_memory;
 mod architecture;
 mod bad_input;
 mod commands;

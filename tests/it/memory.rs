@@ -150,7 +150,7 @@ fn hold(manner: &str, prefix: &[&str]) -> Holder {
 }
 
 /// What becomes of an Ed25519 seed when it signs: the scalar and the prefix of its nonces.
-fn add_expanded(traces: &mut Traces, seed: &[u8]) {
+pub(crate) fn add_expanded(traces: &mut Traces, seed: &[u8]) {
     let mut expanded = Sha512::digest(seed);
     for (half, name) in expanded
         .chunks_exact(16)
