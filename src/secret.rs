@@ -57,7 +57,7 @@ mod residence;
 ///     serde_json::to_string(l).unwrap_or_default()
 /// }
 /// ```
-pub use locked::Locked;
+pub use locked::{Locked, keep_from_children};
 pub use residence::Residence;
 
 /// A value that is wiped when dropped and prints as `[redacted]`.

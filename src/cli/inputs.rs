@@ -18,7 +18,7 @@ use super::{
     report::Failure,
 };
 use crate::{
-    secret::Passphrase,
+    secret::{self, Passphrase},
     store::{self, Trust},
 };
 
@@ -114,20 +114,29 @@ fn fd_path(number: i32) -> PathBuf {
 
 /// Opens a descriptor that was inherited, from its start where it has one.
 fn open_fd(number: i32, what: &str) -> Result<File, Failure> {
+    keep(number, what)?;
     // Going by /dev/fd needs no unsafe code, but a socket has no path that can be opened, and some
     // languages hand one down as a pipe.
     let opened = File::open(fd_path(number)).or_else(|error| take_fd(number).ok_or(error));
-    opened.map_err(|error| {
-        Failure::configuration(format!(
-            "{what} cannot be read from descriptor {number}: {error}"
-        ))
-        .hint("is it open? in a shell: 3<FILE, and then the number 3")
-    })
+    opened.map_err(|error| no_fd(number, what, &error))
 }
 
 /// Opens a descriptor that is read line by line: the next command reads on from there.
 pub(super) fn share_fd(number: i32, what: &str) -> Result<File, Failure> {
+    keep(number, what)?;
     take_fd(number).map_or_else(|| open_fd(number, what), Ok)
+}
+
+/// Keeps hooks, and programs for passphrases and codes, from what is behind the descriptor.
+fn keep(number: i32, what: &str) -> Result<(), Failure> {
+    secret::keep_from_children(number).map_err(|error| no_fd(number, what, &error))
+}
+
+fn no_fd(number: i32, what: &str, error: &std::io::Error) -> Failure {
+    Failure::configuration(format!(
+        "{what} cannot be read from descriptor {number}: {error}"
+    ))
+    .hint("is it open? in a shell: 3<FILE, and then the number 3")
 }
 
 /// Takes a duplicate of one of our own descriptors, where the system has a way to ask for it.

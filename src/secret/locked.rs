@@ -1,4 +1,5 @@
-//! Pages that are neither swapped out, dumped nor handed to a child: the only unsafe code here.
+//! Pages that are neither swapped out, dumped nor handed to a child, and descriptors that are not
+//! inherited: the only unsafe code here.
 //!
 //! A secret has pages of its own, so 1,000 keys take 1,000 of them: 4 MiB of a limit
 //! (`RLIMIT_MEMLOCK`) that is 8 MiB on today's systems. There are no guard pages, as mapping over
@@ -175,6 +176,19 @@ fn map(room: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<NonNull<u
 fn advise(pages: NonNull<u8>, room: usize, advice: libc::c_int) -> bool {
     // SAFETY: the pages are ours, and none of the advices used here changes what they hold.
     !cfg!(miri) && unsafe { libc::madvise(pages.as_ptr().cast(), room, advice) == 0 }
+}
+
+/// Keeps a descriptor that a secret comes from to this process: programs that it starts do not
+/// inherit it.
+///
+/// # Errors
+/// That of the system, for a number that is no open descriptor.
+pub fn keep_from_children(descriptor: i32) -> io::Result<()> {
+    // SAFETY: sets a flag; a number that is no descriptor is answered with an error.
+    match unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

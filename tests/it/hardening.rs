@@ -17,7 +17,7 @@ use serde_json::json;
 use super::{
     leaks::{Fake, Started, child_of, private_parts, random},
     store_files::{trace, under},
-    support::{Home, installed, join},
+    support::{Home, Run, installed, join},
 };
 
 const WAITING: [&str; 4] = ["generate", "n", "--passphrase-command", "sleep 30"];
@@ -503,4 +503,52 @@ fn of_an_rsa_key_that_was_dropped_nothing_is_in_memory() {
 #[test]
 fn of_a_large_rsa_key_that_was_dropped_nothing_is_in_memory() {
     nothing_stays("rsa-4096");
+}
+
+#[test]
+fn hooks_and_programs_do_not_inherit_the_descriptors_that_secrets_come_from() {
+    let home = Home::new();
+    home.secret_file("pass", "correct horse battery\n");
+    home.run(&[
+        "--network",
+        "sandbox",
+        "provision",
+        "bot",
+        "--scope",
+        "trade:read",
+    ])
+    .ok();
+    let look = "sh -c 'ls -l /proc/self/fd >\"$HOME/'$1'\"; cat pass'";
+    let hook = look.replace("'$1'", "hook").replace("; cat pass", "");
+    let program = look.replace("'$1'", "program");
+    let rotate = [
+        "rotate",
+        "bot",
+        "--deploy-hook",
+        &hook,
+        "--passphrase-fd",
+        "7",
+    ];
+    let codes = ["--totp-fd", "8", "--admin-client-id", "x"];
+    for (args, seen) in [
+        (rotate.to_vec(), "hook"),
+        (
+            vec!["generate", "other", "--passphrase-command", &program],
+            "program",
+        ),
+    ] {
+        let mut args = args;
+        if seen == "hook" {
+            args.extend(&codes[..2]);
+        }
+        let script = "exec \"$0\" \"$@\" 7<pass 8<pass";
+        let command = under(&["sh", "-c", script], &home.command(&args));
+        let run = Run::of({ command }.output().unwrap());
+        assert_eq!(run.code, Some(0), "{run:?}");
+        let listed = fs::read_to_string(home.path(seen)).unwrap();
+        let inherited = listed.lines().filter(|line| line.contains("/pass"));
+        // What was not named for a secret is none of our business.
+        let expected = if seen == "hook" { 0 } else { 2 };
+        assert_eq!(inherited.count(), expected, "{listed}");
+    }
 }
