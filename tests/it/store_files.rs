@@ -339,8 +339,10 @@ fn in_order(home: &Home, args: &[&str], calls: &[Syscall]) -> usize {
             !call.name.contains("chmod") && !call.name.contains("chown"),
             "{said}"
         );
+        // Secret memory is a file to the system, and lies on no disk.
+        let in_memory = call.arguments.contains("/secretmem");
         assert!(
-            !call.name.contains("truncate") && !call.name.contains("mknod"),
+            in_memory || !call.name.contains("truncate") && !call.name.contains("mknod"),
             "{said}"
         );
         let paths: Vec<PathBuf> = call.paths().iter().map(|path| root.join(path)).collect();

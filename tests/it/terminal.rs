@@ -27,6 +27,9 @@ import fcntl, json, os, pty, select, signal, sys, termios, time
 
 job = json.load(sys.stdin)
 master, slave = pty.openpty()
+def echoes():
+    return bool(termios.tcgetattr(slave)[3] & termios.ECHO)
+started = echoes()
 pid = os.fork()
 if pid == 0:
     os.setsid()
@@ -42,8 +45,6 @@ if pid == 0:
     os.execve(job["args"][0], job["args"], {"PATH": os.environ["PATH"], "HOME": job["dir"], "TERM": job["term"]})
 
 seen, marked, status = b"", 0, None
-def echoes():
-    return bool(termios.tcgetattr(slave)[3] & termios.ECHO)
 def look(seconds):
     global seen
     if select.select([master], [], [], seconds)[0]:
@@ -61,7 +62,6 @@ def ended():
             status = code
     return status is not None
 
-started = echoes()
 echoed = []
 missing = None
 for step in job["steps"]:

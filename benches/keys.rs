@@ -1,0 +1,145 @@
+//! What a key costs: making, signing, checking, naming, sealing, opening; beside the raw library.
+//!
+//!     cargo bench --bench keys
+//!
+//! `sign` is what the crate does for one login (text, signature, base64url); `sign/raw` is
+//! aws-lc-rs over the same bytes and nothing else. Only ratios within one run mean anything.
+#![allow(clippy::unwrap_used, reason = "a bench")]
+
+use aws_lc_rs::{
+    encoding::AsDer,
+    rand::SystemRandom,
+    signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
+};
+use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
+use derikey::{
+    key::{Algorithm, Kdf, Message, Nonce, PrivateKey, Purpose, RestingKey, Stamp, Timestamp},
+    secret::Passphrase,
+};
+use std::{hint::black_box, time::Duration};
+
+const ALGORITHMS: [Algorithm; 4] = [
+    Algorithm::Ed25519,
+    Algorithm::Rsa2048,
+    Algorithm::Rsa3072,
+    Algorithm::Rsa4096,
+];
+
+fn rng() -> rand_core::UnwrapErr<getrandom::SysRng> {
+    rand_core::UnwrapErr(getrandom::SysRng)
+}
+
+fn make(algorithm: Algorithm) -> PrivateKey {
+    PrivateKey::generate(algorithm, &mut rng()).unwrap()
+}
+
+fn stamp() -> Stamp {
+    Stamp {
+        timestamp: Timestamp(1_576_074_319_000),
+        nonce: "1iqt2wls".parse::<Nonce>().unwrap(),
+    }
+}
+
+fn login() -> Purpose {
+    Purpose::Login {
+        data: "a text as long as those that people put there".into(),
+    }
+}
+
+/// A key of the raw library's own, and what it signs with.
+enum Raw {
+    Ed25519(Ed25519KeyPair),
+    Rsa(RsaKeyPair),
+}
+
+impl Raw {
+    fn new(key: &PrivateKey) -> Self {
+        let pem = key.to_plain_pem().unwrap();
+        let (_, der) = pem_rfc7468::decode_vec(pem.as_bytes()).unwrap();
+        match key.public().algorithm() {
+            Algorithm::Ed25519 => {
+                Self::Ed25519(Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).unwrap())
+            }
+            _ => Self::Rsa(RsaKeyPair::from_pkcs8(&der).unwrap()),
+        }
+    }
+
+    fn sign(&self, message: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Ed25519(key) => key.sign(message).as_ref().to_vec(),
+            Self::Rsa(key) => {
+                let mut signature = vec![0; key.public_modulus_len()];
+                key.sign(
+                    &RSA_PKCS1_SHA256,
+                    &SystemRandom::new(),
+                    message,
+                    &mut signature,
+                )
+                .unwrap();
+                signature
+            }
+        }
+    }
+}
+
+fn keys(c: &mut Criterion) {
+    for algorithm in ALGORITHMS {
+        let rsa = algorithm != Algorithm::Ed25519;
+        let mut group = c.benchmark_group(algorithm.to_string());
+        if rsa {
+            group.sampling_mode(SamplingMode::Flat).sample_size(20);
+        }
+        // Finding primes takes as long as it takes: the spread is the nature of it.
+        group.bench_function("generate", |b| b.iter(|| make(algorithm)));
+        group.sample_size(100);
+
+        let key = make(algorithm);
+        let raw = Raw::new(&key);
+        let stamp = stamp();
+        let purpose = login();
+        let message = Message::new(&stamp, &purpose).unwrap();
+        group.bench_function("sign", |b| {
+            b.iter(|| {
+                let message = Message::new(&stamp, &purpose).unwrap();
+                black_box(key.sign(&message).unwrap().to_string())
+            });
+        });
+        group.bench_function("sign/raw", |b| {
+            b.iter(|| black_box(raw.sign(message.as_bytes())))
+        });
+        let signature = key.sign(&message).unwrap();
+        let public = key.public().clone();
+        group.bench_function("verify", |b| {
+            b.iter(|| public.verify(&message, &signature).unwrap())
+        });
+        group.bench_function("fingerprint", |b| {
+            b.iter(|| black_box(public.fingerprint()))
+        });
+        let resting = RestingKey::new(key).unwrap();
+        group.bench_function("sign/at rest", |b| {
+            b.iter(|| black_box(resting.sign(&message).unwrap()))
+        });
+        group.finish();
+    }
+}
+
+fn sealing(c: &mut Criterion) {
+    let key = make(Algorithm::Ed25519);
+    let passphrase = Passphrase::new("correct horse battery staple".into());
+    let mut group = c.benchmark_group("sealing");
+    group.sampling_mode(SamplingMode::Flat).sample_size(20);
+    group.measurement_time(Duration::from_secs(8));
+    for (name, kdf) in [("scrypt", Kdf::Scrypt), ("pbkdf2", Kdf::Pbkdf2)] {
+        group.bench_function(BenchmarkId::new("seal", name), |b| {
+            b.iter(|| key.to_sealed_pem(&passphrase, kdf, &mut rng()).unwrap());
+        });
+        let sealed = key.to_sealed_pem(&passphrase, kdf, &mut rng()).unwrap();
+        group.bench_function(BenchmarkId::new("open", name), |b| {
+            b.iter(|| PrivateKey::read(sealed.as_bytes(), Some(&passphrase)).unwrap());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, keys, sealing);
+criterion_main!(benches);
