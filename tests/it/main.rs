@@ -26,6 +26,7 @@ mod kills;
 mod leaks;
 mod manage;
 mod memory;
+mod packaging;
 mod raw;
 mod rotation;
 mod scene;
