@@ -87,7 +87,11 @@ impl Kind {
     /// What ssh-agent does around a signature can be saved, the signature itself cannot: with RSA
     /// there is nothing to promise.
     fn beside_ssh(&self, budget: Budget) -> Budget {
-        if self.flags == 0 { budget } else { Budget::None }
+        if self.flags == 0 {
+            budget
+        } else {
+            Budget::None
+        }
     }
 }
 
@@ -173,12 +177,12 @@ fn alone(kind: &Kind, scene: &Scene, effort: &Effort) {
 
 /// As many connections as the agent lets in, each with a request under way all the time.
 fn crowd(kind: &Kind, scene: &Scene, effort: &Effort) {
-    let raw = Raw::read(&scene.pem);
     let mut raws = Times::default();
     let mut rates = [(); 3].map(|()| (Times::default(), Times::default()));
     let servers = [Some(&scene.echo), Some(&scene.agent), scene.ssh.as_ref()];
     for _ in 0..effort.spells {
-        raws.take(kind.turn * 50, || raw.sign());
+        raws.0
+            .push(signed_by_all_processors(&scene.pem, effort.spell));
         for (server, (rate, cost)) in servers.iter().zip(&mut rates) {
             let Some(server) = server else { continue };
             let mut callers: Vec<Caller> = (0..CONNECTIONS).map(|_| server.connect()).collect();
@@ -216,9 +220,9 @@ fn crowd(kind: &Kind, scene: &Scene, effort: &Effort) {
         }
     }
     let [_, agent, ssh] = &mut rates;
-    let share = agent.1.median() * raws.median();
+    let share = agent.1.median() / raws.median();
     verdict(
-        "agent for each processor / (1 / bare signature)",
+        "agent / bare signature, for each second",
         share,
         Budget::AtLeast(0.65),
     );
@@ -228,6 +232,39 @@ fn crowd(kind: &Kind, scene: &Scene, effort: &Effort) {
         verdict("agent / ssh-agent", times, budget);
     }
     println!();
+}
+
+/// Bare signatures for each second of processor time while every processor makes some, as they do
+/// under load: two that share a core are slower than one that has it to itself.
+fn signed_by_all_processors(pem: &str, spell: Duration) -> f64 {
+    let processors = thread::available_parallelism().unwrap().get();
+    let (mut signed, mut spent) = (0.0, 0.0);
+    thread::scope(|scope| {
+        let work = || {
+            let (raw, begun, mut signed) = (Raw::read(pem), Instant::now(), 0_u32);
+            let before = thread_time(Path::new("/proc/thread-self"));
+            while begun.elapsed() < spell {
+                raw.sign();
+                signed += 1;
+            }
+            let spent = thread_time(Path::new("/proc/thread-self")) - before;
+            (f64::from(signed), spent.as_secs_f64())
+        };
+        let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            let (more, longer) = worker.join().unwrap();
+            signed += more;
+            spent += longer;
+        }
+    });
+    signed / spent
+}
+
+/// What a thread has used so far, by its directory.
+fn thread_time(task: &Path) -> Duration {
+    let text = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+    let spent = text.split(' ').next().and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(spent.unwrap_or(0))
 }
 
 enum Budget {
@@ -488,14 +525,8 @@ impl Server {
     /// What its threads have used so far.
     fn processor_time(&self) -> Duration {
         let tasks = format!("/proc/{}/task", self.child.id());
-        let of = |task: fs::DirEntry| {
-            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            text.split(' ')
-                .next()
-                .and_then(|ns| ns.parse().ok())
-                .unwrap_or(0)
-        };
-        Duration::from_nanos(fs::read_dir(tasks).unwrap().flatten().map(of).sum())
+        let tasks = fs::read_dir(tasks).unwrap().flatten();
+        tasks.map(|task| thread_time(&task.path())).sum()
     }
 }
 
