@@ -6,17 +6,18 @@
 //! aws-lc-rs over the same bytes and nothing else. Only ratios within one run mean anything.
 #![allow(clippy::unwrap_used, reason = "a bench")]
 
+use std::{hint::black_box, time::Duration};
+
 use aws_lc_rs::{
-    encoding::AsDer,
     rand::SystemRandom,
-    signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
+    signature::{Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
 };
+use base64::prelude::{BASE64_STANDARD, Engine};
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use derikey::{
     key::{Algorithm, Kdf, Message, Nonce, PrivateKey, Purpose, RestingKey, Stamp, Timestamp},
     secret::Passphrase,
 };
-use std::{hint::black_box, time::Duration};
 
 const ALGORITHMS: [Algorithm; 4] = [
     Algorithm::Ed25519,
@@ -55,7 +56,8 @@ enum Raw {
 impl Raw {
     fn new(key: &PrivateKey) -> Self {
         let pem = key.to_plain_pem().unwrap();
-        let (_, der) = pem_rfc7468::decode_vec(pem.as_bytes()).unwrap();
+        let lines: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let der = BASE64_STANDARD.decode(lines).unwrap();
         match key.public().algorithm() {
             Algorithm::Ed25519 => {
                 Self::Ed25519(Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).unwrap())

@@ -202,8 +202,8 @@ impl Clerk {
         }
     }
 
-    fn append(&self, lines: &[Entry]) -> Result<(), store::Error> {
-        self.context.store.audit_all(lines.to_vec())
+    fn append(&self, lines: &mut [Entry]) -> Result<(), store::Error> {
+        self.context.store.audit_all(lines)
     }
 }
 

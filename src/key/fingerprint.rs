@@ -29,7 +29,9 @@ pub(super) fn colons(f: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Result {
         if i > 0 {
             f.write_char(':')?;
         }
-        write!(f, "{byte:02x}")?;
+        for digit in [byte >> 4, byte & 0xf] {
+            f.write_char(char::from_digit(digit.into(), 16).unwrap_or_default())?;
+        }
     }
     Ok(())
 }

@@ -180,7 +180,7 @@ impl Running {
         self.wait()
     }
 
-    fn wait(&mut self) -> Run {
+    pub(crate) fn wait(&mut self) -> Run {
         let begun = Instant::now();
         while self.child.try_wait().unwrap().is_none() {
             assert!(begun.elapsed() < PATIENCE, "the agent does not end");
