@@ -6,12 +6,14 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 mod args;
+mod audit;
 mod books;
 mod checkup;
 mod clients;
 mod config;
 mod connect;
 mod context;
+mod events;
 mod health;
 mod holding;
 mod inputs;
@@ -96,7 +98,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rollback(args) => rotation::rollback(&context, &args),
         Command::Panic(args) => panic::panic(&context, &args),
         Command::Doctor(args) => health::doctor(&context, &args),
-        Command::Audit => health::audit(&context),
+        Command::Audit => audit::show(&context),
         Command::Scope(args) => scopes::scope(&context, &args),
         Command::Provision(args) => registry::provision(&context, &args),
         Command::Register(args) => registry::register(&context, &args),

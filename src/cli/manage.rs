@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use super::{
     args::{AdminArgs, Edit, PassphraseArgs, Target},
+    audit,
     connect::{Office, runtime},
     context::{Context, now},
-    keys, registry,
+    events, keys, registry,
     report::Failure,
 };
 use crate::{
@@ -238,7 +239,7 @@ pub(super) fn work_of<'a>(context: &'a Context, office: &'a mut Office<'_>) -> W
     Work {
         store: &context.store,
         desk: office.desk(),
-        tell: Box::new(|event| registry::tell(context, &event)),
+        tell: Box::new(|event| events::tell(context, &event)),
         now,
         seen: BTreeMap::new(),
     }
@@ -299,7 +300,7 @@ fn audit<T>(
     result: &Result<T, Failure>,
 ) -> Result<(), Failure> {
     let public = context.store.public(&intent.name).ok();
-    registry::audit(
+    audit::outcome(
         context,
         intent.operation.as_str(),
         &intent.name,
@@ -414,7 +415,7 @@ fn set_named(
             let done = done.map_err(Failure::from);
             let public = context.store.public(name).ok();
             let action = operation.as_str();
-            registry::audit(
+            audit::outcome(
                 context,
                 action,
                 name,

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     args::Resume,
+    audit,
     connect::{Office, runtime},
     context::{Context, now},
     keys::{self, Broken},
@@ -149,7 +150,7 @@ fn abandon(context: &Context, name: &KeyName, args: &Resume) -> Result<(), Failu
         work.give_up(&intent).await.map_err(Failure::from)
     });
     let public = context.store.public(name).ok();
-    registry::audit(context, "abandon", name, &network, public.as_ref(), &result)?;
+    audit::outcome(context, "abandon", name, &network, public.as_ref(), &result)?;
     result?;
     let value = json!({"name": name, "operation": intent.operation, "abandoned": true});
     context.output.result(&value, || {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     args::{AdminArgs, HookArgs, Rollback, Rotate, Sealing},
+    audit,
     connect::{Office, runtime},
     context::{Context, now, wants_plain},
     keys, manage, memory, registry,
@@ -342,7 +343,7 @@ pub(super) fn finish(
     let action = intent.operation.as_str();
     let result = runtime()?.block_on(carry_out(context, intent, sealing, admin));
     let public = context.store.public(&name).ok();
-    registry::audit(context, action, &name, &network, public.as_ref(), &result)?;
+    audit::outcome(context, action, &name, &network, public.as_ref(), &result)?;
     result
 }
 
