@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
+    answer,
     args::{AdminArgs, PassphraseArgs},
     audit,
     connect::{Office, runtime},
@@ -120,7 +121,7 @@ fn outcome(context: &Context, intent: &Intent) -> Result<Value, Failure> {
         return Ok(json!({"name": intent.name, "removed": true, "changed": true}));
     }
     let mut value = keys::about(context, &intent.name)?;
-    keys::merge(&mut value, json!({"changed": true}));
+    answer::merge(&mut value, json!({"changed": true}));
     Ok(value)
 }
 

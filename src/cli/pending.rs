@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
+    answer,
     args::Resume,
     audit,
     connect::{Office, runtime},
@@ -30,7 +31,7 @@ pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
     damaged.retain(|(name, _)| is_meant(name));
     if context.global.dry_run {
         let steps: Vec<String> = intents.iter().map(pending).collect();
-        keys::plan(context, &steps)?;
+        answer::plan(context, &steps)?;
         return keys::all_whole(damaged);
     }
     let (mut resumed, mut failed) = (Vec::new(), damaged);
@@ -60,7 +61,7 @@ pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
         json!({"resumed": resumed, "failed": left})
     };
     context.output.result(&value, || {
-        let texts: Vec<String> = resumed.iter().map(keys::lines).collect();
+        let texts: Vec<String> = resumed.iter().map(answer::lines).collect();
         match (texts.is_empty(), left.is_empty()) {
             (true, true) => "nothing to finish".into(),
             (true, false) => "nothing could be finished".into(),
@@ -131,7 +132,7 @@ fn abandon(context: &Context, name: &KeyName, args: &Resume) -> Result<(), Failu
         Surrender::LeftAsItIs => "what the exchange has stays as it is",
     };
     if context.global.dry_run {
-        return keys::plan(
+        return answer::plan(
             context,
             &[format!("would give {action} of {name} up: {comes_to}")],
         );

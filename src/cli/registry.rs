@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
+    answer,
     args::{AdminArgs, Provision, Register, Sealing},
     audit,
     connect::{Office, runtime},
@@ -130,14 +131,14 @@ pub(super) struct Done {
 impl Done {
     pub(super) fn value(&self, context: &Context) -> Value {
         let mut value = keys::identity(context, &self.name, &self.public);
-        keys::merge(&mut value, registration(&self.outcomes));
-        keys::merge(&mut value, json!({"changed": self.changed}));
+        answer::merge(&mut value, registration(&self.outcomes));
+        answer::merge(&mut value, json!({"changed": self.changed}));
         value
     }
 
     pub(super) fn print(&self, context: &Context) -> Result<(), Failure> {
         let value = self.value(context);
-        context.output.result(&value, || keys::lines(&value))
+        context.output.result(&value, || answer::lines(&value))
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::{
+    answer,
     args::List,
     connect::{Office, runtime},
     context::Context,
@@ -422,7 +423,7 @@ fn table(rows: &[&Value]) -> String {
             remarks.join("; "),
         ]
     };
-    keys::columns(
+    answer::columns(
         &[
             "name",
             "id",

@@ -10,6 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
+    answer,
     args::{AdminArgs, HookArgs, Rollback, Rotate, Sealing},
     audit,
     connect::{Office, runtime},
@@ -36,7 +37,7 @@ pub(super) fn rotate(context: &Context, args: &Rotate) -> Result<(), Failure> {
     };
     let name: KeyName = name.parse()?;
     let value = rotate_one(context, args, &name, &hook)?;
-    context.output.result(&value, || keys::lines(&value))
+    context.output.result(&value, || answer::lines(&value))
 }
 
 fn rotate_all(context: &Context, args: &Rotate, hook: &[String]) -> Result<(), Failure> {
@@ -59,7 +60,7 @@ fn rotate_all(context: &Context, args: &Rotate, hook: &[String]) -> Result<(), F
     }
     let value = json!({"rotated": rotated});
     context.output.result(&value, || {
-        let texts: Vec<String> = rotated.iter().map(keys::lines).collect();
+        let texts: Vec<String> = rotated.iter().map(answer::lines).collect();
         if texts.is_empty() {
             "no key is due".into()
         } else {
@@ -257,7 +258,7 @@ pub(super) fn rollback(context: &Context, args: &Rollback) -> Result<(), Failure
         pending => back(context, &name, hook, &args.hook, pending)?,
     };
     if context.global.dry_run {
-        return keys::plan(
+        return answer::plan(
             context,
             &[format!(
                 "would put generation {} of {name} back in use",
@@ -266,7 +267,7 @@ pub(super) fn rollback(context: &Context, args: &Rollback) -> Result<(), Failure
         );
     }
     let value = finish(context, intent, &args.sealing, &args.admin)?;
-    context.output.result(&value, || keys::lines(&value))
+    context.output.result(&value, || answer::lines(&value))
 }
 
 /// Prepares the way back to the newest generation that was superseded.
@@ -362,7 +363,7 @@ async fn carry_out(
     ) && now() < until
     {
         let mut value = keys::about(context, &name)?;
-        keys::merge(
+        answer::merge(
             &mut value,
             json!({"changed": false, "old_key_enabled_until": until}),
         );
@@ -443,8 +444,8 @@ async fn carry_out(
         }
     };
     let mut value = keys::identity(context, &name, &public);
-    keys::merge(&mut value, registry::registration(&outcomes));
-    keys::merge(
+    answer::merge(&mut value, registry::registration(&outcomes));
+    answer::merge(
         &mut value,
         json!({
             "generation": context.store.current(&name)?,
@@ -465,7 +466,7 @@ fn taken_back(context: &Context, name: &KeyName) -> Result<Value, Failure> {
         .output
         .remark("the deploy hook had failed: the new key is taken back, and the old one is in use");
     let mut value = keys::about(context, name)?;
-    keys::merge(&mut value, json!({"changed": false, "taken_back": true}));
+    answer::merge(&mut value, json!({"changed": false, "taken_back": true}));
     Ok(value)
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
+    answer,
     args::{
         AgentUse, Auth, MomentArgs, PassphraseArgs, SignAuth, SignRequest, SignerArgs, Token,
         TokenFormat, Verify,
@@ -35,7 +36,7 @@ pub(super) fn auth(context: &Context, args: &Auth) -> Result<(), Failure> {
         "granted_scope": session.scope,
         "expires_in": session.expires_in,
     });
-    context.output.result(&value, || keys::lines(&value))
+    context.output.result(&value, || answer::lines(&value))
 }
 
 pub(super) fn token(context: &Context, args: &Token) -> Result<(), Failure> {

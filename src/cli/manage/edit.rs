@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     cli::{
+        answer,
         args::Edit,
         connect::{Office, runtime},
         context::Context,
@@ -52,7 +53,7 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
                 as_it_is_there(context, &name, &record, key)?;
             }
             let mut value = keys::about(context, &name)?;
-            keys::merge(
+            answer::merge(
                 &mut value,
                 json!({"dry_run": context.global.dry_run, "changed": false, "steps": steps}),
             );
@@ -91,7 +92,7 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
         None => Ok(()),
         Some(intent) => {
             let value = outcome(context, &intent)?;
-            context.output.result(&value, || keys::lines(&value))
+            context.output.result(&value, || answer::lines(&value))
         }
     }
 }

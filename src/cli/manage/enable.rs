@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     cli::{
+        answer,
         args::Target,
         audit,
         connect::{Office, runtime},
@@ -101,7 +102,7 @@ fn set_named(
     let known = registered(name, record.registration.as_ref())?;
     let meanwhile = beside(context, name, operation)?;
     if context.global.dry_run {
-        return keys::plan(
+        return answer::plan(
             context,
             &[format!(
                 "would {} {name} on {}",
@@ -142,7 +143,7 @@ fn set_named(
             note(context, &known.network, key, operation == Operation::Enable)?;
             context.output.remark(&meanwhile);
             let mut value = keys::about(context, name)?;
-            keys::merge(&mut value, json!({"changed": true, "meanwhile": meanwhile}));
+            answer::merge(&mut value, json!({"changed": true, "meanwhile": meanwhile}));
             return Ok(value);
         }
         let wish = provision::merge(key, &Change::default(), record.algorithm);
@@ -162,7 +163,7 @@ fn set_named(
         write_down(context, &intent, &known.network, &result)?;
         result.and_then(|()| outcome(context, &intent))
     })?;
-    context.output.result(&value, || keys::lines(&value))
+    context.output.result(&value, || answer::lines(&value))
 }
 
 /// Tells whether a switch is made beside an operation that is under way, and what that one will
@@ -221,7 +222,7 @@ fn set_remote(
 ) -> Result<(), Failure> {
     let target = &args.target;
     if context.global.dry_run {
-        return keys::plan(
+        return answer::plan(
             context,
             &[format!(
                 "would {} {target} on {network}",
@@ -269,5 +270,5 @@ fn set_remote(
             "changed": true,
         }))
     })?;
-    context.output.result(&value, || keys::lines(&value))
+    context.output.result(&value, || answer::lines(&value))
 }

@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 use super::Done;
 use crate::{
     cli::{
+        answer,
         args::Adopt,
         audit,
         connect::{Connection, runtime},
         context::{Context, now},
-        keys, manage,
+        manage,
         report::Failure,
         second_factor::Codes,
         signers,
@@ -51,7 +52,7 @@ pub(in crate::cli) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failu
         .hint("a key belongs to one network and one client id for ever; make another with \"derikey generate\""));
     }
     if context.global.dry_run {
-        return keys::plan(
+        return answer::plan(
             context,
             &[format!(
                 "would log in on {network} as {client_id} with {name} and bind it"
@@ -100,9 +101,9 @@ pub(in crate::cli) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failu
     };
     let mut value = done.value(context);
     if let Some(unseen) = unseen.filter(|_| incomplete) {
-        keys::merge(&mut value, missing(context, &done.name, &unseen));
+        answer::merge(&mut value, missing(context, &done.name, &unseen));
     }
-    context.output.result(&value, || keys::lines(&value))
+    context.output.result(&value, || answer::lines(&value))
 }
 
 /// Says what is not known of an adopted key, why, and how that is made good.

@@ -1,7 +1,7 @@
 //! What a key is to be: what was typed, read and thought over.
 
 use crate::{
-    cli::{args::Wish, context::Context, keys, report::Failure},
+    cli::{answer, args::Wish, context::Context, report::Failure},
     exchange::{Area, Feature, Level, Network, Scope, Whitelisted},
     key::{Algorithm, KeyName},
     store::{Intent, Operation, Specification},
@@ -120,5 +120,5 @@ pub(super) fn plan(
             list.join(" ")
         ));
     }
-    keys::plan(context, &steps)
+    answer::plan(context, &steps)
 }
