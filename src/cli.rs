@@ -19,6 +19,7 @@ mod health;
 mod holding;
 mod inputs;
 mod keys;
+mod login;
 mod manage;
 mod memory;
 mod panic;
@@ -106,8 +107,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Adopt(args) => registry::adopt(&context, &args),
         Command::Resume(args) => pending::resume(&context, &args),
         Command::Status => pending::status(&context),
-        Command::Auth(args) => signing::auth(&context, &args),
-        Command::Token(args) => signing::token(&context, &args),
+        Command::Auth(args) => login::auth(&context, &args),
+        Command::Token(args) => login::token(&context, &args),
         Command::Sign(Sign::Auth(args)) => signing::sign_auth(&context, &args),
         Command::Sign(Sign::Request(args)) => signing::sign_request(&context, &args),
         Command::Verify(args) => signing::verify(&context, &args),
