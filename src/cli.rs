@@ -15,6 +15,7 @@ mod config;
 mod connect;
 mod context;
 mod events;
+mod failure;
 mod health;
 mod holding;
 mod inputs;
@@ -37,7 +38,7 @@ mod terminal;
 
 use args::{Cli, Command, Sign};
 use context::Context;
-use report::Failure;
+use failure::Failure;
 
 use crate::store::Operation;
 

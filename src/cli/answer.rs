@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{context::Context, report::Failure};
+use super::{context::Context, failure::Failure};
 
 /// Says what a command would do.
 pub(super) fn plan(context: &Context, steps: &[String]) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     context::{Context, now},
-    report::Failure,
+    failure::Failure,
 };
 use crate::{
     exchange::Network,

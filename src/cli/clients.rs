@@ -14,7 +14,7 @@ use super::{
     answer,
     args::{AgentArgs, AgentUse, Exec, Order},
     context::Context,
-    report::Failure,
+    failure::Failure,
 };
 use crate::{
     agent::{AgentSigner, Client, ClientError, Code, HeldKey},

@@ -12,11 +12,7 @@ use getrandom::{SysRng, rand_core::UnwrapErr};
 use zeroize::Zeroizing;
 
 use super::{
-    args::Global,
-    config::Config,
-    inputs::Source,
-    report::{Failure, Output},
-    second_factor,
+    args::Global, config::Config, failure::Failure, inputs::Source, report::Output, second_factor,
     terminal::Terminal,
 };
 use crate::{

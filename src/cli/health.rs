@@ -8,8 +8,8 @@ use super::{
     checkup,
     connect::runtime,
     context::{Context, now},
+    failure::Failure,
     keys, memory, pending,
-    report::Failure,
 };
 use crate::{
     exchange::Network,

@@ -9,7 +9,7 @@ use super::{
     answer,
     args::{Generate, Import, Name, Plain},
     context::{Context, now, rng, wants_plain},
-    report::Failure,
+    failure::Failure,
     terminal::Waiting,
 };
 use crate::{

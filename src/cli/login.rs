@@ -10,8 +10,8 @@ use super::{
     clients::Remote,
     connect::{Connection, runtime},
     context::{Context, SystemStamper},
-    report::{self, Failure},
-    signers,
+    failure::Failure,
+    report, signers,
     signing::registered,
 };
 use crate::{

@@ -10,8 +10,9 @@ use super::{
     audit,
     connect::{Office, runtime},
     context::{Context, now},
-    events, keys,
-    report::Failure,
+    events,
+    failure::Failure,
+    keys,
 };
 use crate::{
     exchange::{ApiKey, ClientId, Https, Network},

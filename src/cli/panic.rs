@@ -7,8 +7,8 @@ use super::{
     args::Panic,
     connect::{Office, runtime},
     context::{Context, now},
+    failure::Failure,
     manage,
-    report::Failure,
 };
 use crate::{
     exchange::{ApiKey, Network},

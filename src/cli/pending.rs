@@ -8,10 +8,9 @@ use super::{
     audit,
     connect::{Office, runtime},
     context::{Context, now},
+    failure::Failure,
     keys::{self, Broken},
-    manage, memory, registry,
-    report::Failure,
-    rotation,
+    manage, memory, registry, rotation,
 };
 use crate::{
     key::KeyName,

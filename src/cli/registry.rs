@@ -11,9 +11,8 @@ use super::{
     connect::{Office, runtime},
     context::{Context, now, wants_plain},
     events::tell,
-    keys, memory,
-    report::Failure,
-    signers,
+    failure::Failure,
+    keys, memory, signers,
 };
 use crate::{
     exchange::Network,

@@ -9,8 +9,8 @@ use super::{
     args::List,
     connect::{Office, runtime},
     context::Context,
+    failure::Failure,
     keys, manage,
-    report::Failure,
 };
 use crate::{
     exchange::{ApiKey, ClientId, Credential, Network},

@@ -8,9 +8,8 @@ use super::{
     answer,
     args::{AdminArgs, Rotate, Sealing},
     context::{Context, now, wants_plain},
-    manage,
-    report::Failure,
-    signers,
+    failure::Failure,
+    manage, signers,
 };
 use crate::{
     exchange::Network,

@@ -15,8 +15,9 @@ use super::{
     args::{Cli, SandboxArgs},
     connect::runtime,
     context::Context,
+    failure::Failure,
     inputs::Source,
-    report::{self, Failure},
+    report,
 };
 use crate::{
     exchange::Totp,

@@ -8,8 +8,8 @@ use super::{
     args::{AgentUse, MomentArgs, PassphraseArgs, SignAuth, SignRequest, SignerArgs},
     clients::Remote,
     context::{Context, SystemStamper},
-    report::{self, Failure},
-    signers,
+    failure::Failure,
+    report, signers,
 };
 use crate::{
     exchange::{self, ClientId, Login, LoginScope, Scope},

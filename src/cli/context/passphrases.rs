@@ -12,8 +12,8 @@ use super::{Context, rng};
 use crate::{
     cli::{
         args::{PassphraseArgs, Plain},
+        failure::Failure,
         inputs::{self, Source},
-        report::Failure,
         signers,
     },
     exchange::Network,

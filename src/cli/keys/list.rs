@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::about;
 use crate::{
-    cli::{answer, context::Context, report::Failure},
+    cli::{answer, context::Context, failure::Failure},
     key::KeyName,
 };
 

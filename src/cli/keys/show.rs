@@ -10,7 +10,7 @@ use crate::{
         answer,
         args::{FingerprintOf, Hash, Which},
         context::Context,
-        report::Failure,
+        failure::Failure,
     },
     key::{self, KeyName, PrivateKey, PublicKey},
     store::{self, Record, Trust},

@@ -8,7 +8,7 @@ use crate::{
         connect::{Connection, runtime},
         context::{Context, now},
         events::tell,
-        report::Failure,
+        failure::Failure,
         signers,
     },
     exchange::Network,

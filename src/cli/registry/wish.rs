@@ -1,7 +1,7 @@
 //! What a key is to be: what was typed, read and thought over.
 
 use crate::{
-    cli::{answer, args::Wish, context::Context, report::Failure},
+    cli::{answer, args::Wish, context::Context, failure::Failure},
     exchange::{Area, Feature, Level, Network, Scope, Whitelisted},
     key::{Algorithm, KeyName},
     store::{Intent, Operation, Specification},

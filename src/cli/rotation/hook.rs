@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    cli::{args::HookArgs, context::Context, report::Failure},
+    cli::{args::HookArgs, context::Context, failure::Failure},
     store::{Intent, Issued},
 };
 

@@ -6,7 +6,7 @@ use crate::{
         answer,
         args::{HookArgs, Rollback},
         context::{Context, now},
-        report::Failure,
+        failure::Failure,
     },
     key::KeyName,
     provision,

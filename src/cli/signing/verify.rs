@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::request;
 use crate::{
-    cli::{args::Verify, context::Context, keys, report::Failure},
+    cli::{args::Verify, context::Context, failure::Failure, keys},
     exchange::{ClientId, Login, Method},
     key::{self, Message, Purpose, Signature, Stamp, Timestamp},
     store::{self, Trust},
