@@ -16,6 +16,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::{key::Purpose, secret::AccessToken, signer::Signer};
 
+mod api_key;
 mod error;
 #[cfg(feature = "https")]
 mod https;
@@ -29,14 +30,15 @@ mod second_factor;
 mod totp;
 mod transport;
 
+pub use api_key::{ApiKey, ClientId, Credential, Feature, KeyId, Setting, Whitelisted};
 pub use error::Error;
 #[cfg(feature = "https")]
 pub use https::Https;
 pub use login::{Login, LoginScope, Session, SessionName, authorization};
 pub use methods::{
-    AccessEvent, AccessLog, ApiKey, ChangeApiKeyName, ChangeScopeInApiKey, ClientId, CreateApiKey,
-    Credential, DisableApiKey, EditApiKey, EnableApiKey, Feature, GetAccessLog, GetTime, Health,
-    KeyId, ListApiKeys, Ping, RemoveApiKey, ResetApiKey, Setting, Status, Version, Whitelisted,
+    AccessEvent, AccessLog, ChangeApiKeyName, ChangeScopeInApiKey, CreateApiKey, DisableApiKey,
+    EditApiKey, EnableApiKey, GetAccessLog, GetTime, Health, ListApiKeys, Ping, RemoveApiKey,
+    ResetApiKey, Status, Version,
 };
 pub use network::{Endpoint, Network};
 pub use refusal::{Kind, Refusal};
