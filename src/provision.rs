@@ -22,9 +22,11 @@ use crate::{
 mod abandon;
 mod change;
 mod desk;
+mod inspect;
 mod register;
 mod rotate;
 mod sweep;
+mod verdict;
 
 pub use abandon::{Surrender, strike_out};
 pub use change::{Attempt, Change, Survey, differences_of, merge};
