@@ -24,6 +24,7 @@ mod lock;
 mod policy;
 mod rest;
 mod serve;
+mod slot;
 mod socket;
 mod tokens;
 mod wire;

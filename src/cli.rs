@@ -5,17 +5,22 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
+mod answer;
 mod args;
+mod audit;
 mod books;
 mod checkup;
 mod clients;
 mod config;
 mod connect;
 mod context;
+mod events;
+mod failure;
 mod health;
 mod holding;
 mod inputs;
 mod keys;
+mod login;
 mod manage;
 mod memory;
 mod panic;
@@ -33,7 +38,7 @@ mod terminal;
 
 use args::{Cli, Command, Sign};
 use context::Context;
-use report::Failure;
+use failure::Failure;
 
 use crate::store::Operation;
 
@@ -96,15 +101,15 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rollback(args) => rotation::rollback(&context, &args),
         Command::Panic(args) => panic::panic(&context, &args),
         Command::Doctor(args) => health::doctor(&context, &args),
-        Command::Audit => health::audit(&context),
+        Command::Audit => audit::show(&context),
         Command::Scope(args) => scopes::scope(&context, &args),
         Command::Provision(args) => registry::provision(&context, &args),
         Command::Register(args) => registry::register(&context, &args),
         Command::Adopt(args) => registry::adopt(&context, &args),
         Command::Resume(args) => pending::resume(&context, &args),
         Command::Status => pending::status(&context),
-        Command::Auth(args) => signing::auth(&context, &args),
-        Command::Token(args) => signing::token(&context, &args),
+        Command::Auth(args) => login::auth(&context, &args),
+        Command::Token(args) => login::token(&context, &args),
         Command::Sign(Sign::Auth(args)) => signing::sign_auth(&context, &args),
         Command::Sign(Sign::Request(args)) => signing::sign_request(&context, &args),
         Command::Verify(args) => signing::verify(&context, &args),

@@ -4,8 +4,6 @@
 //! back; [`Exchange::confirm`] also answers the second factor. The wire is a [`Transport`].
 
 use std::{
-    fmt,
-    future::Future,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -16,12 +14,10 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{
-    key::{self, Purpose},
-    secret::AccessToken,
-    signer::{self, Signer},
-};
+use crate::{key::Purpose, secret::AccessToken, signer::Signer};
 
+mod api_key;
+mod error;
 #[cfg(feature = "https")]
 mod https;
 mod login;
@@ -32,14 +28,17 @@ mod rpc;
 mod scope;
 mod second_factor;
 mod totp;
+mod transport;
 
+pub use api_key::{ApiKey, ClientId, Credential, Feature, KeyId, Setting, Whitelisted};
+pub use error::Error;
 #[cfg(feature = "https")]
 pub use https::Https;
 pub use login::{Login, LoginScope, Session, SessionName, authorization};
 pub use methods::{
-    AccessEvent, AccessLog, ApiKey, ChangeApiKeyName, ChangeScopeInApiKey, ClientId, CreateApiKey,
-    Credential, DisableApiKey, EditApiKey, EnableApiKey, Feature, GetAccessLog, GetTime, Health,
-    KeyId, ListApiKeys, Ping, RemoveApiKey, ResetApiKey, Setting, Status, Version, Whitelisted,
+    AccessEvent, AccessLog, ChangeApiKeyName, ChangeScopeInApiKey, CreateApiKey, DisableApiKey,
+    EditApiKey, EnableApiKey, GetAccessLog, GetTime, Health, ListApiKeys, Ping, RemoveApiKey,
+    ResetApiKey, Status, Version,
 };
 pub use network::{Endpoint, Network};
 pub use refusal::{Kind, Refusal};
@@ -47,191 +46,7 @@ pub use rpc::encode;
 pub use scope::{Area, Level, PRESETS, Scope};
 pub use second_factor::{Challenge, SecondFactor, Unattended};
 pub use totp::Totp;
-
-/// What can go wrong between here and the exchange.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// No connection came about; nothing was sent.
-    #[error("cannot reach {host}: {problem}")]
-    Unreachable {
-        /// Where to.
-        host: String,
-        /// Why not.
-        problem: String,
-    },
-    /// The connection broke after the request may have gone out.
-    #[error("the connection to {host} broke: {problem}")]
-    Broken {
-        /// Where to.
-        host: String,
-        /// How.
-        problem: String,
-    },
-    /// No answer within the time allowed; the request may have been carried out.
-    #[error("no answer from {host} within {seconds} s")]
-    TimedOut {
-        /// Where from.
-        host: String,
-        /// The time allowed.
-        seconds: u64,
-    },
-    /// The exchange refused the call.
-    #[error("{0}")]
-    Refused(Refusal),
-    /// An answer that is no answer. Its text is not shown: it could hold what was sent.
-    #[error("the answer to {method} is none: {problem} (HTTP status {status})")]
-    Malformed {
-        /// The method that was called.
-        method: &'static str,
-        /// What is wrong with it.
-        problem: &'static str,
-        /// The HTTP status that came with it.
-        status: u16,
-    },
-    /// The other end is another network than was meant.
-    #[error("wrong network: {problem}")]
-    WrongNetwork {
-        /// What gave it away.
-        problem: String,
-    },
-    /// The exchange demands a second factor for another site; no code was asked for or sent.
-    #[error("the challenge is for another site than the {network} network; no code was sent")]
-    ForeignChallenge {
-        /// The network that was meant.
-        network: &'static str,
-    },
-    /// The person who was asked for a code pressed Ctrl-C.
-    #[error("interrupted")]
-    Interrupted,
-    /// A second factor is demanded and cannot be had.
-    #[error("a second factor is needed: {problem}")]
-    NoSecondFactor {
-        /// Why there is none.
-        problem: String,
-    },
-    /// The second factor was answered and refused each time.
-    #[error("the second factor for {method} was refused {attempts} times ({reason})")]
-    SecondFactorRefused {
-        /// The method that was called.
-        method: &'static str,
-        /// How often it was tried.
-        attempts: usize,
-        /// The exchange's last reason.
-        reason: String,
-    },
-    /// Only hardware keys are registered, and their protocol is not public.
-    #[error("{method} wants a hardware security key, for which there is no public protocol")]
-    HardwareKeyOnly {
-        /// The method that was called.
-        method: &'static str,
-    },
-    /// The request is larger than the 32 kB that the exchange takes.
-    #[error("the request for {method} is larger than the 32 kB that the exchange takes")]
-    TooLarge {
-        /// The method that was called.
-        method: &'static str,
-    },
-    /// Not a scope.
-    #[error("not a scope: {problem}")]
-    Scope {
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// Not an endpoint.
-    #[error("not an endpoint: {problem}")]
-    Endpoint {
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// Some other identifier that cannot be one.
-    #[error("not {what}: {problem}")]
-    Identifier {
-        /// What it was meant to be.
-        what: &'static str,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// The certificates of `--ca-file` cannot be used.
-    #[error("the certificate file cannot be used: {problem}")]
-    Authorities {
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The signer could not sign.
-    #[error(transparent)]
-    Signer(#[from] signer::Error),
-    /// What should be signed cannot be.
-    #[error(transparent)]
-    Key(#[from] key::Error),
-}
-
-impl Error {
-    /// Tells whether the call may have been carried out although no usable answer came.
-    pub const fn leaves_doubt(&self) -> bool {
-        matches!(
-            self,
-            Self::Broken { .. }
-                | Self::TimedOut { .. }
-                | Self::Malformed { .. }
-                | Self::WrongNetwork { .. }
-        )
-    }
-
-    /// Tells whether the exchange refused because of who asked, or from where.
-    ///
-    /// It does not explain further, and which code an address outside the whitelist gets is not
-    /// documented. A locked account and the like have codes of their own and do not count.
-    pub fn is_credentials(&self) -> bool {
-        let who = |refusal: &Refusal| {
-            refusal.kind() == Kind::Credentials || matches!(refusal.code, 11042 | 13020 | 13021)
-        };
-        matches!(self, Self::Refused(refusal) if who(refusal))
-    }
-}
-
-/// A request on its way out.
-pub struct Outgoing {
-    /// The method, which is also the end of the address.
-    pub method: &'static str,
-    /// The JSON-RPC request; may hold a one-time code.
-    pub body: Zeroizing<Vec<u8>>,
-    /// The `Authorization` header.
-    pub authorization: Option<Zeroizing<String>>,
-}
-
-impl fmt::Debug for Outgoing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outgoing")
-            .field("method", &self.method)
-            .finish_non_exhaustive()
-    }
-}
-
-/// An answer as it came.
-pub struct Incoming {
-    /// The HTTP status.
-    pub status: u16,
-    /// The body; may hold tokens.
-    pub body: Zeroizing<Vec<u8>>,
-}
-
-impl fmt::Debug for Incoming {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Incoming")
-            .field("status", &self.status)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Carries requests to an exchange and brings answers back.
-pub trait Transport: Send + Sync {
-    /// Sends a request once, without following redirects, and returns whatever was answered.
-    fn post(&self, request: Outgoing) -> impl Future<Output = Result<Incoming, Error>> + Send;
-
-    /// Lets time pass before another try.
-    fn pause(&self, time: Duration) -> impl Future<Output = ()> + Send;
-}
+pub use transport::{Incoming, Outgoing, Transport};
 
 /// May a call that failed be made again?
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

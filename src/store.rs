@@ -23,11 +23,13 @@ use zeroize::Zeroizing;
 use crate::key::{self, KeyName};
 
 mod audit;
+mod create;
 mod files;
 mod journal;
 mod keys;
 mod record;
 mod steps;
+mod trash;
 
 pub use audit::{Entry, Link};
 pub use files::{Trust, read, read_to_limit, write_new};

@@ -20,7 +20,7 @@ use std::{
 
 use super::{
     context::{Context, now},
-    report::Failure,
+    failure::Failure,
 };
 use crate::{
     agent::{Decision, Ledger, Unwritable},

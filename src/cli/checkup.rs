@@ -4,9 +4,9 @@ use super::{
     args::Doctor,
     connect::{Connection, Office},
     context::{Context, SystemStamper},
+    failure::Failure,
     health::Findings,
     manage, remote,
-    report::Failure,
 };
 use crate::{
     Error,

@@ -11,10 +11,10 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
+    answer,
     args::{AgentArgs, AgentUse, Exec, Order},
     context::Context,
-    keys,
-    report::Failure,
+    failure::Failure,
 };
 use crate::{
     agent::{AgentSigner, Client, ClientError, Code, HeldKey},
@@ -189,7 +189,7 @@ pub(super) fn order(context: &Context, args: &AgentArgs, order: Order) -> Result
         Err(error @ ClientError::Refused { .. }) => return Err(error.into()),
         Err(error) => return Err(silent(&path, &error)),
     };
-    context.output.result(&result, || keys::lines(&result))
+    context.output.result(&result, || answer::lines(&result))
 }
 
 /// The passphrase of the lock, which is none of the keys'.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::report::Failure;
+use super::failure::Failure;
 use crate::{
     agent::{Limits, Policy},
     key::KeyName,

@@ -7,9 +7,9 @@ use tokio::runtime::Runtime;
 use super::{
     args::{AdminArgs, PassphraseArgs},
     context::{Context, SystemStamper},
+    failure::Failure,
     inputs::{self, Source},
     memory,
-    report::Failure,
     second_factor::Codes,
     signers,
 };

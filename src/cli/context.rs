@@ -1,9 +1,9 @@
-//! What was meant: the keystore, the network and the secrets behind what was typed.
+//! What was meant: the keystore and the network behind what was typed.
 
 use std::{
     env,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
+    sync::Mutex,
     time::{Duration, SystemTime},
 };
 
@@ -12,20 +12,19 @@ use getrandom::{SysRng, rand_core::UnwrapErr};
 use zeroize::Zeroizing;
 
 use super::{
-    args::{Global, PassphraseArgs, Plain},
-    config::Config,
-    inputs::{self, Source},
-    report::{Failure, Output},
-    second_factor, signers,
+    args::Global, config::Config, failure::Failure, inputs::Source, report::Output, second_factor,
     terminal::Terminal,
 };
 use crate::{
     exchange::{Endpoint, Network, Session},
-    key::{KeyName, Nonce, PrivateKey, Stamp, Timestamp},
-    secret::Passphrase,
+    key::{KeyName, Nonce, Stamp, Timestamp},
     signer::{self, Stamper},
-    store::{self, Moment, Record, Store, Trust},
+    store::{self, Moment, Store, Trust},
 };
+
+mod passphrases;
+
+pub(super) use passphrases::wants_plain;
 
 /// How long to wait for another process that works on the same key.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -189,159 +188,6 @@ impl Context {
         Ok(self.store.lock(name, PATIENCE)?)
     }
 
-    /// Forgets the secrets that were given: the keys are open.
-    pub(super) fn forget_secrets(&mut self) {
-        self.kept
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-    }
-
-    /// Reads the line that lies somewhere, and keeps it where it could not be read again.
-    pub(super) fn read_once(
-        &self,
-        source: &Source,
-        what: &str,
-    ) -> Result<Zeroizing<String>, Failure> {
-        if source.can_be_read_again() {
-            return source.read_line(what);
-        }
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, line)) = kept.iter().find(|(from, _)| from == source) {
-            return Ok(line.clone());
-        }
-        let line = source.read_line(what)?;
-        kept.push((source.clone(), line.clone()));
-        Ok(line)
-    }
-
-    /// Returns the passphrase from where it lies, or nothing where a person must be asked.
-    fn passphrase_from(
-        &self,
-        args: &PassphraseArgs,
-        sandbox: bool,
-    ) -> Result<Option<Arc<Passphrase>>, Failure> {
-        let configured = || {
-            let file = self.config.passphrase_file.clone().map(Source::File);
-            file.or_else(|| self.config.passphrase_command.clone().map(Source::Command))
-        };
-        if let Some(source) = args.source().or_else(credential).or_else(configured) {
-            let what = "the passphrase";
-            let passphrase = inputs::passphrase(&self.read_once(&source, what)?, what)?;
-            return Ok(Some(Arc::new(passphrase)));
-        }
-        if !sandbox {
-            return Ok(None);
-        }
-        // Its keys are worth nothing, so that trying things out asks nothing.
-        let kept = self.store.sandbox_text("passphrase", || {
-            Zeroizing::new(Nonce::random(&mut rng()).to_string())
-        })?;
-        let text = std::str::from_utf8(&kept).unwrap_or_default().trim_end();
-        if text.is_empty() {
-            return Err(Failure::configuration(
-                "the sandbox's passphrase file is empty",
-            ));
-        }
-        Ok(Some(Arc::new(Passphrase::new(text.to_owned()))))
-    }
-
-    /// Returns a passphrase that can be had without asking anybody, or making one up.
-    pub(super) fn passphrase_at_hand(
-        &self,
-        args: &PassphraseArgs,
-        network: Option<&Network>,
-    ) -> Result<Option<Arc<Passphrase>>, Failure> {
-        let kept = self.store.root().join("sandbox").join("passphrase");
-        let sandbox = network == Some(&Network::Sandbox) && kept.is_file();
-        self.passphrase_from(args, sandbox)
-    }
-
-    /// Returns the passphrase of a key that is there.
-    pub(super) fn passphrase(
-        &self,
-        name: &dyn std::fmt::Display,
-        args: &PassphraseArgs,
-        network: Option<&Network>,
-    ) -> Result<Arc<Passphrase>, Failure> {
-        if let Some(passphrase) = self.passphrase_from(args, network == Some(&Network::Sandbox))? {
-            return Ok(passphrase);
-        }
-        let Some(terminal) = self.terminal() else {
-            return Err(no_passphrase(&format!(
-                "the passphrase of {name} is needed, and nobody can be asked"
-            )));
-        };
-        let typed = terminal.ask_secret(&format!("Passphrase of {name}: "))?;
-        Ok(Arc::new(Passphrase::new(typed.to_string())))
-    }
-
-    /// Returns the passphrase for a new file; nothing where it is to be in clear.
-    pub(super) fn new_passphrase(
-        &self,
-        name: &dyn std::fmt::Display,
-        args: &PassphraseArgs,
-        plain: &Plain,
-        network: Option<&Network>,
-    ) -> Result<Option<Arc<Passphrase>>, Failure> {
-        if wants_plain(plain)? {
-            return Ok(None);
-        }
-        if let Some(passphrase) = self.passphrase_from(args, network == Some(&Network::Sandbox))? {
-            return Ok(Some(passphrase));
-        }
-        self.ask_new_passphrase(name).map(Some)
-    }
-
-    /// Asks for a new passphrase, twice.
-    pub(super) fn ask_new_passphrase(
-        &self,
-        name: &dyn std::fmt::Display,
-    ) -> Result<Arc<Passphrase>, Failure> {
-        let Some(terminal) = self.terminal() else {
-            return Err(no_passphrase(&format!(
-                "a passphrase for {name} is needed, and nobody can be asked"
-            )));
-        };
-        let typed = terminal.ask_secret(&format!("New passphrase for {name}: "))?;
-        if typed.is_empty() {
-            return Err(Failure::key("the passphrase is empty")
-                .hint("a key without a passphrase needs --no-passphrase and --insecure together"));
-        }
-        if *typed != *terminal.ask_secret("The same again: ")? {
-            return Err(
-                Failure::key("the two passphrases differ").hint("nothing was written; try again")
-            );
-        }
-        Ok(Arc::new(Passphrase::new(typed.to_string())))
-    }
-
-    /// Opens a key of the keystore.
-    pub(super) fn unlock(
-        &self,
-        name: &KeyName,
-        record: &Record,
-        args: &PassphraseArgs,
-    ) -> Result<PrivateKey, Failure> {
-        match &record.registration {
-            Some(known) => self.unlock_on(name, Some(&known.network), args),
-            // A key made for the sandbox belongs nowhere yet; its network is the one named.
-            None => self.unlock_on(name, self.network_if_named()?.as_ref(), args),
-        }
-    }
-
-    /// Opens a key that belongs to a network, or soon will.
-    pub(super) fn unlock_on(
-        &self,
-        name: &KeyName,
-        network: Option<&Network>,
-        args: &PassphraseArgs,
-    ) -> Result<PrivateKey, Failure> {
-        signers::refuse_elsewhere(name, &self.store.record(name)?)?;
-        self.store
-            .load(name, || self.passphrase(name, args, network))
-    }
-
     /// Says so when the clock is on its way to making logins fail, which it does at 60 seconds.
     pub(super) fn warn_about_clock(&self, session: &Session) {
         if let Some(skew) = session.skew.filter(|skew| skew.unsigned_abs() > 5_000) {
@@ -374,28 +220,6 @@ fn network_variable() -> Option<String> {
     env::var("DERIKEY_NETWORK")
         .ok()
         .filter(|name| !name.is_empty())
-}
-
-fn no_passphrase(message: &str) -> Failure {
-    Failure::key(message)
-        .hint("give it with --passphrase-file, --passphrase-fd or --passphrase-command")
-}
-
-/// Tells whether a private key is to be written in clear, which takes two words to say.
-pub(super) fn wants_plain(plain: &Plain) -> Result<bool, Failure> {
-    match (plain.no_passphrase, plain.insecure) {
-        (false, false) => Ok(false),
-        (true, true) => Ok(true),
-        _ => Err(Failure::usage("--no-passphrase and --insecure go together")
-            .hint("with both, the private key is written in clear; with neither, it is sealed")),
-    }
-}
-
-/// A passphrase that systemd hands to a service (`LoadCredentialEncrypted=`).
-fn credential() -> Option<Source> {
-    let dir = env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty())?;
-    let path = Path::new(&dir).join("derikey.passphrase");
-    path.exists().then_some(Source::Credential(path))
 }
 
 fn home(global: &Global) -> Result<PathBuf, Failure> {

@@ -1,4 +1,4 @@
-//! `doctor` says what is wrong and how to mend it; `audit` shows the log and verifies its chain.
+//! `doctor` says what is wrong, and how to mend it.
 
 use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
 use serde_json::{Value, json};
@@ -8,13 +8,13 @@ use super::{
     checkup,
     connect::runtime,
     context::{Context, now},
+    failure::Failure,
     keys, memory, pending,
-    report::Failure,
 };
 use crate::{
     exchange::Network,
     key::{self, KeyName, PrivateKey},
-    store::{self, Generation, Link, Record, Stage},
+    store::{self, Generation, Record, Stage},
 };
 
 /// What was looked at, and what is wrong with it.
@@ -312,44 +312,5 @@ fn chain(context: &Context, findings: &mut Findings) {
             format!("it breaks at line {}", link.number),
             "compare it with a backup; somebody or something changed it",
         ),
-    }
-}
-
-pub(super) fn audit(context: &Context) -> Result<(), Failure> {
-    let links = context.store.audit_log()?;
-    let broken = links
-        .iter()
-        .find(|link| !link.holds)
-        .map(|link| link.number);
-    let entries: Vec<Value> = links
-        .iter()
-        .map(|link| {
-            serde_json::from_str(&link.text).unwrap_or_else(|_| json!({"unreadable": true}))
-        })
-        .collect();
-    let value =
-        json!({"entries": entries, "verified": broken.is_none(), "first_broken_line": broken});
-    context.output.result(&value, || {
-        let line = |(link, entry): (&Link, &Value)| {
-            let word = |field: &str| entry[field].as_str().unwrap_or("-").to_owned();
-            let mark = if link.holds { ' ' } else { '!' };
-            format!(
-                "{mark}{:>5}  {}  uid {}  {} {} {}\n",
-                link.number,
-                word("at"),
-                entry["uid"],
-                word("action"),
-                word("key"),
-                word("outcome")
-            )
-        };
-        links.iter().zip(&entries).map(line).collect()
-    })?;
-    match broken {
-        None => Ok(()),
-        Some(number) => Err(Failure::verification(format!(
-            "the audit log's chain breaks at line {number}"
-        ))
-        .hint("the line before it was changed, added or taken out, or it was itself")),
     }
 }

@@ -17,9 +17,8 @@ use super::{
     clients,
     connect::{Connection, runtime},
     context::{Context, SystemStamper, rng},
-    memory,
-    report::Failure,
-    signers,
+    failure::Failure,
+    memory, signers,
     signing::registered,
     terminal,
 };

@@ -15,7 +15,7 @@ use super::{
         AdminPassphraseArgs, AdminSecretArgs, InputPassphraseArgs, NewPassphraseArgs,
         PassphraseArgs,
     },
-    report::Failure,
+    failure::Failure,
 };
 use crate::{
     secret::{self, Passphrase},

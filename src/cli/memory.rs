@@ -2,7 +2,7 @@
 
 use super::{
     context::{Context, SystemStamper},
-    report::Failure,
+    failure::Failure,
 };
 use crate::{
     key::{PrivateKey, RestingKey},

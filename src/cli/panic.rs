@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{
+    answer,
     args::Panic,
     connect::{Office, runtime},
     context::{Context, now},
-    keys, manage,
-    report::Failure,
+    failure::Failure,
+    manage,
 };
 use crate::{
     exchange::{ApiKey, Network},
@@ -125,7 +126,7 @@ impl Report {
         };
         let failure = Failure::from(error);
         let why = json!({"why": failure.message(), "kind": failure.kind(), "enabled": enabled});
-        keys::merge(&mut about, why);
+        answer::merge(&mut about, why);
         self.not_reached.push(about);
         self.failure.get_or_insert(failure);
     }

@@ -3,13 +3,14 @@
 use serde_json::{Value, json};
 
 use super::{
+    answer,
     args::Resume,
+    audit,
     connect::{Office, runtime},
     context::{Context, now},
+    failure::Failure,
     keys::{self, Broken},
-    manage, memory, registry,
-    report::Failure,
-    rotation,
+    manage, memory, registry, rotation,
 };
 use crate::{
     key::KeyName,
@@ -29,7 +30,7 @@ pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
     damaged.retain(|(name, _)| is_meant(name));
     if context.global.dry_run {
         let steps: Vec<String> = intents.iter().map(pending).collect();
-        keys::plan(context, &steps)?;
+        answer::plan(context, &steps)?;
         return keys::all_whole(damaged);
     }
     let (mut resumed, mut failed) = (Vec::new(), damaged);
@@ -59,7 +60,7 @@ pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
         json!({"resumed": resumed, "failed": left})
     };
     context.output.result(&value, || {
-        let texts: Vec<String> = resumed.iter().map(keys::lines).collect();
+        let texts: Vec<String> = resumed.iter().map(answer::lines).collect();
         match (texts.is_empty(), left.is_empty()) {
             (true, true) => "nothing to finish".into(),
             (true, false) => "nothing could be finished".into(),
@@ -130,7 +131,7 @@ fn abandon(context: &Context, name: &KeyName, args: &Resume) -> Result<(), Failu
         Surrender::LeftAsItIs => "what the exchange has stays as it is",
     };
     if context.global.dry_run {
-        return keys::plan(
+        return answer::plan(
             context,
             &[format!("would give {action} of {name} up: {comes_to}")],
         );
@@ -149,7 +150,7 @@ fn abandon(context: &Context, name: &KeyName, args: &Resume) -> Result<(), Failu
         work.give_up(&intent).await.map_err(Failure::from)
     });
     let public = context.store.public(name).ok();
-    registry::audit(context, "abandon", name, &network, public.as_ref(), &result)?;
+    audit::outcome(context, "abandon", name, &network, public.as_ref(), &result)?;
     result?;
     let value = json!({"name": name, "operation": intent.operation, "abandoned": true});
     context.output.result(&value, || {

@@ -5,66 +5,25 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::{
+    answer,
     args::List,
     connect::{Office, runtime},
     context::Context,
+    failure::Failure,
     keys, manage,
-    report::Failure,
 };
 use crate::{
     exchange::{ApiKey, ClientId, Credential, Network},
-    key::{Fingerprint, KeyName, PublicKey},
-    provision::{self, Survey},
-    store::{Generation, Record, Registration, State},
+    key::{Fingerprint, KeyName},
+    provision::Survey,
+    store::{Generation, Registration},
 };
 
-/// A generation here that belongs to the network, or may: its record cannot be read.
-struct Local {
-    name: KeyName,
-    generation: Generation,
-    in_use: bool,
-    record: Option<Record>,
-    public: Option<PublicKey>,
-    problem: Option<Failure>,
-}
+mod drift;
+mod local;
 
-impl Local {
-    /// Tells whether a remote key is this one, by whatever can be read here.
-    fn is(&self, key: &ApiKey) -> bool {
-        match (&self.public, &self.record) {
-            (Some(public), _) => key.is(public),
-            (None, Some(record)) => {
-                let theirs = key.public_key.as_ref();
-                theirs.is_some_and(|theirs| theirs.fingerprint() == record.fingerprint)
-            }
-            (None, None) => false,
-        }
-    }
-
-    fn known(&self) -> Option<&Registration> {
-        self.record.as_ref()?.registration.as_ref()
-    }
-
-    fn is_retired(&self) -> bool {
-        let state = self.record.as_ref().map(Record::state);
-        state == Some(State::Retired)
-    }
-
-    /// How a command names it.
-    fn target(&self) -> String {
-        match self.known() {
-            Some(known) if !self.in_use => format!("client:{}", known.client_id),
-            _ => self.name.to_string(),
-        }
-    }
-}
-
-/// Something that is not as it is recorded, and what to do about it.
-pub(super) struct Fault {
-    pub(super) kind: &'static str,
-    pub(super) problem: String,
-    pub(super) cure: String,
-}
+use drift::{Differences, Fault, drift, faults, problems, unreadable};
+use local::{Local, locals};
 
 /// A key, there or here or both.
 pub(super) struct Row {
@@ -125,57 +84,6 @@ pub(super) fn compare(
     Ok(rows)
 }
 
-fn locals(context: &Context, network: &Network) -> Result<Vec<Local>, Failure> {
-    let mut locals = Vec::new();
-    for name in context.store.names()? {
-        let current = context.store.current(&name);
-        let lost = || {
-            let error = current.as_ref().err()?;
-            Some(Failure::key(error.to_string()).hint("restore it from a backup, or move it away"))
-        };
-        let generations = context.store.generations(&name).unwrap_or_default();
-        // A link or a file in the place of a key has no generations.
-        if let (true, Some(problem)) = (generations.is_empty(), lost()) {
-            locals.push(Local {
-                name,
-                generation: Generation::FIRST,
-                in_use: true,
-                record: None,
-                public: None,
-                problem: Some(problem),
-            });
-            continue;
-        }
-        for generation in generations {
-            let (record, not_read) = split(context.store.record_of(&name, generation));
-            let (public, not_found) = split(context.store.public_of(&name, generation));
-            let elsewhere = |record: &Record| {
-                let known = record.registration.as_ref();
-                known.is_none_or(|known| known.network != *network)
-            };
-            if record.as_ref().is_some_and(elsewhere) {
-                continue;
-            }
-            locals.push(Local {
-                name: name.clone(),
-                generation,
-                in_use: current.as_ref().is_ok_and(|current| *current == generation),
-                record,
-                public,
-                problem: not_read.or(not_found).or_else(lost),
-            });
-        }
-    }
-    Ok(locals)
-}
-
-fn split<T>(result: Result<T, crate::store::Error>) -> (Option<T>, Option<Failure>) {
-    match result {
-        Ok(value) => (Some(value), None),
-        Err(error) => (None, Some(error.into())),
-    }
-}
-
 /// Returns the row of a key that the account has not got.
 fn row_of_absent(local: Local, survey: &Survey) -> Row {
     let known = local.known();
@@ -232,22 +140,6 @@ fn row_of_absent(local: Local, survey: &Survey) -> Row {
     }
 }
 
-fn unreadable(failure: &Failure) -> Fault {
-    Fault {
-        kind: "unreadable",
-        problem: failure.message().into(),
-        cure: failure.cure().into(),
-    }
-}
-
-/// What is wrong besides drift, in words.
-fn problems(faults: &[Fault]) -> Vec<&str> {
-    let other = faults
-        .iter()
-        .filter(|fault| !matches!(fault.kind, "drift" | "disabled_key" | "missing_there"));
-    other.map(|fault| fault.problem.as_str()).collect()
-}
-
 fn row(key: &ApiKey, local: Option<Local>, operator: &ClientId) -> Row {
     let symmetric = is_symmetric(key);
     let in_use = key.client_id == *operator;
@@ -301,87 +193,12 @@ fn row(key: &ApiKey, local: Option<Local>, operator: &ClientId) -> Row {
     }
 }
 
-/// Says what the differences mean and how each is mended.
-fn faults(key: &ApiKey, local: &Local, differences: &Differences) -> Vec<Fault> {
-    let mut found = Vec::new();
-    found.extend(local.problem.as_ref().map(unreadable));
-    let (name, target) = (&local.name, local.target());
-    if let Some(known) = local.known().filter(|_| differences.client_id.is_some()) {
-        found.push(Fault {
-            kind: "wrong_key",
-            problem: format!(
-                "it is recorded as {}, and the account knows its public key as {}",
-                known.client_id, key.client_id
-            ),
-            cure: format!("restore the key.toml of {name} from a backup"),
-        });
-    }
-    match (&differences.state, key.enabled) {
-        (Some(_), Some(false)) => found.push(Fault {
-            kind: "disabled_key",
-            problem: "it was disabled there".into(),
-            cure: format!("find out who did; then derikey enable {target}"),
-        }),
-        (Some(_), _) => found.push(Fault {
-            kind: "drift",
-            problem: "it is recorded as disabled and is enabled there".into(),
-            cure: format!("derikey disable {target}, or derikey enable {target} if it should be"),
-        }),
-        (None, _) => {}
-    }
-    if !differences.settings.is_empty() {
-        found.push(Fault {
-            kind: "drift",
-            problem: differences.settings.join("; "),
-            cure: format!("derikey edit {name}, or adopt what is there"),
-        });
-    }
-    found
-}
-
 /// Tells whether a key is a shared secret; a fingerprint without a public key is none.
 fn is_symmetric(key: &ApiKey) -> bool {
     match (&key.public_key, &key.credential) {
         (Some(_), _) | (None, Credential::Fingerprint(_)) => false,
         (None, Credential::Secret(shown)) => shown.expose().parse::<Fingerprint>().is_err(),
         (None, Credential::Withheld) => true,
-    }
-}
-
-/// How a key is not what is recorded of it.
-#[derive(Default)]
-struct Differences {
-    settings: Vec<String>,
-    state: Option<String>,
-    client_id: Option<String>,
-}
-
-impl Differences {
-    fn all(&self) -> Vec<&String> {
-        let settings = self.settings.iter();
-        settings.chain(&self.state).chain(&self.client_id).collect()
-    }
-}
-
-fn drift(key: &ApiKey, local: &Local) -> Differences {
-    let (Some(known), Some(record)) = (local.known(), &local.record) else {
-        return Differences::default();
-    };
-    let recorded = crate::store::Specification {
-        algorithm: record.algorithm,
-        label: known.label.clone(),
-        scope: known.scope.clone(),
-        whitelist: known.whitelist.clone(),
-        features: known.features.clone(),
-    };
-    let word = |enabled: bool| if enabled { "enabled" } else { "disabled" };
-    let differs = key.enabled.is_some_and(|enabled| enabled != known.enabled);
-    let (from, to) = (&key.client_id, &known.client_id);
-    Differences {
-        settings: provision::differences_of(key, &recorded),
-        state: differs
-            .then(|| format!("state: {} -> {}", word(!known.enabled), word(known.enabled))),
-        client_id: (from != to).then(|| format!("client id: {from} -> {to}")),
     }
 }
 
@@ -422,7 +239,7 @@ fn table(rows: &[&Value]) -> String {
             remarks.join("; "),
         ]
     };
-    keys::columns(
+    answer::columns(
         &[
             "name",
             "id",

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{args::ScopeCommand, context::Context, report::Failure};
+use super::{args::ScopeCommand, context::Context, failure::Failure};
 use crate::exchange::{Area, Level, PRESETS, Scope};
 
 pub(super) fn scope(context: &Context, command: &ScopeCommand) -> Result<(), Failure> {

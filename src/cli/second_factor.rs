@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 use super::{
     args::SecondFactorArgs,
     context::Context,
+    failure::Failure,
     inputs::{self, Source},
-    report::Failure,
     terminal::Waiting,
 };
 use crate::{

@@ -11,12 +11,13 @@ use clap::CommandFactory;
 use serde_json::json;
 
 use super::{
+    answer,
     args::{Cli, SandboxArgs},
     connect::runtime,
     context::Context,
+    failure::Failure,
     inputs::Source,
-    keys, report,
-    report::Failure,
+    report,
 };
 use crate::{
     exchange::Totp,
@@ -53,7 +54,7 @@ pub(super) fn sandbox(context: &Context, args: &SandboxArgs) -> Result<(), Failu
             "admin_client_id": sandbox.admin_client_id(),
             "admin_secret_file": sandbox.admin_secret_file(),
         });
-        context.output.result(&value, || keys::lines(&value))?;
+        context.output.result(&value, || answer::lines(&value))?;
         Ok(sandbox.run().await?)
     })
 }

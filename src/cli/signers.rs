@@ -5,8 +5,8 @@ use std::{env, path::PathBuf};
 use super::{
     args::{PassphraseArgs, SignerArgs},
     context::{Context, SystemStamper, now},
+    failure::Failure,
     memory,
-    report::Failure,
 };
 use crate::{
     exchange::Network,

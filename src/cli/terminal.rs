@@ -21,7 +21,7 @@ use rustix::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use zeroize::Zeroizing;
 
-use super::report::{EXIT_INTERRUPTED, Failure};
+use super::failure::{EXIT_INTERRUPTED, Failure};
 
 /// The longest answer that is taken.
 const LONGEST: usize = 1024;

@@ -3,9 +3,8 @@
 //! `edit_api_key` may reset whatever is left out, so nothing ever is (Deribit, edit_api_key).
 
 use super::{
-    Work,
-    register::{is_final, says_nothing, unfinished},
-    sorted,
+    Work, sorted,
+    verdict::{is_final, says_nothing, unfinished},
 };
 use crate::{
     Error,

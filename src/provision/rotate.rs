@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Event, Operator, Outcomes, Work, register::unfinished, strike_out};
+use super::{Event, Operator, Outcomes, Work, strike_out, verdict::unfinished};
 use crate::{
     Error,
     exchange::{ClientId, Scope, Transport, Whitelisted},

@@ -1,11 +1,10 @@
-//! The keys: made whole or not at all, switched in one step, never overwritten, never unlinked.
+//! The keys that are there: looked up, switched in one step, opened, sealed anew.
 
 use std::{
     borrow::Borrow,
     fs, io,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use zeroize::Zeroizing;
@@ -39,77 +38,6 @@ impl Store {
     /// Tells whether a key lies in a directory, and not behind a link or in a file.
     pub fn is_in_place(&self, name: &KeyName) -> bool {
         is_dir(&self.key_dir(name))
-    }
-
-    /// Stores a new key whose private half is already PEM, sealed or not.
-    ///
-    /// The key is there whole or not at all.
-    ///
-    /// # Errors
-    /// [`Error::KeyExists`], and those of the file system.
-    pub fn create(
-        &self,
-        name: &KeyName,
-        private: &str,
-        public: &PublicKey,
-        record: &Record,
-    ) -> Result<(), Error> {
-        let target = self.subdir("keys")?.join(name.as_str());
-        self.create_at(&target, name, |dir| fill(dir, private, public, record))
-    }
-
-    /// Stores a key whose private half is held elsewhere: its public half, and who signs with it.
-    ///
-    /// # Errors
-    /// [`Error::KeyExists`], and those of the file system.
-    pub fn create_elsewhere(
-        &self,
-        name: &KeyName,
-        public: &PublicKey,
-        record: &Record,
-    ) -> Result<(), Error> {
-        let target = self.subdir("keys")?.join(name.as_str());
-        self.create_at(&target, name, |dir| describe(dir, public, record))
-    }
-
-    fn create_at(
-        &self,
-        target: &Path,
-        name: &KeyName,
-        fill: impl FnOnce(&Path) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        if self.contains(name) {
-            return Err(Error::KeyExists { name: name.clone() });
-        }
-        stage(target, |staging| {
-            let dir = staging.join(Generation::FIRST.to_string());
-            files::ensure_dir(&dir)?;
-            fill(&dir)?;
-            let link = staging.join("current");
-            symlink(Generation::FIRST.to_string(), &link).map_err(files::at(&link))?;
-            files::sync_parent(&link)
-        })
-        .map_err(|error| match error {
-            Error::Exists { .. } => Error::KeyExists { name: name.clone() },
-            other => other,
-        })
-    }
-
-    /// Stores another generation beside the one in use.
-    ///
-    /// # Errors
-    /// [`Error::Exists`], [`Error::NoSuchKey`], and those of the file system.
-    pub fn add_generation(
-        &self,
-        name: &KeyName,
-        generation: Generation,
-        private: &str,
-        public: &PublicKey,
-        record: &Record,
-    ) -> Result<(), Error> {
-        self.current(name)?;
-        let target = self.generation_dir(name, generation);
-        stage(&target, |staging| fill(staging, private, public, record))
     }
 
     /// Puts another generation in use, in one step.
@@ -160,11 +88,11 @@ impl Store {
         Ok(found)
     }
 
-    fn key_dir(&self, name: &KeyName) -> PathBuf {
+    pub(super) fn key_dir(&self, name: &KeyName) -> PathBuf {
         self.root().join("keys").join(name.as_str())
     }
 
-    fn generation_dir(&self, name: &KeyName, generation: Generation) -> PathBuf {
+    pub(super) fn generation_dir(&self, name: &KeyName, generation: Generation) -> PathBuf {
         self.key_dir(name).join(generation.to_string())
     }
 
@@ -332,137 +260,15 @@ impl Store {
         })?;
         Ok(grave)
     }
-
-    /// Moves a key with all its generations to the trash and returns where it went.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchKey`], and those of the file system.
-    pub fn discard(&self, name: &KeyName, at: Moment) -> Result<PathBuf, Error> {
-        if !self.contains(name) {
-            return Err(Error::NoSuchKey { name: name.clone() });
-        }
-        self.bury(name, &self.key_dir(name), at)
-    }
-
-    /// Moves one generation, which is not in use, to the trash and returns where it went.
-    ///
-    /// # Errors
-    /// [`Error::Exists`] for the one in use, and those of the file system.
-    pub fn discard_generation(
-        &self,
-        name: &KeyName,
-        generation: Generation,
-        at: Moment,
-    ) -> Result<PathBuf, Error> {
-        let dir = self.generation_dir(name, generation);
-        if self.current(name)? == generation {
-            return Err(Error::Exists { path: dir });
-        }
-        self.bury(name, &dir, at)
-    }
-
-    fn bury(&self, name: &KeyName, dir: &Path, at: Moment) -> Result<PathBuf, Error> {
-        let grave = self.grave(name, at)?;
-        files::rename_new(dir, &grave)?;
-        files::sync_parent(&grave)?;
-        files::sync_parent(dir)?;
-        Ok(grave)
-    }
-
-    /// Returns a place in the trash that nothing lies in yet.
-    fn grave(&self, name: &KeyName, at: Moment) -> Result<PathBuf, Error> {
-        let trash = self.subdir("trash")?;
-        let stamp: String = at
-            .to_string()
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .collect();
-        let mut candidates = (1..1000).map(|n| trash.join(format!("{name}-{stamp}-{n}")));
-        let free = candidates.find(|path| fs::symlink_metadata(path).is_err());
-        free.ok_or(Error::Exists { path: trash })
-    }
-
-    /// Clears away what a process that was killed left half done, while nobody works on the key.
-    ///
-    /// A key that never got its place goes to the trash; drafts of files that are there go.
-    pub(super) fn tidy(&self, name: &KeyName) -> Result<(), Error> {
-        let keys = self.root().join("keys");
-        let ours = format!(".{name}.");
-        for file in drafts(&keys)?.iter().filter(|file| file.starts_with(&ours)) {
-            self.bury(name, &keys.join(file), Moment(SystemTime::UNIX_EPOCH))?;
-        }
-        let key = self.key_dir(name);
-        // What lies behind a link is not ours to tidy.
-        if !is_dir(&key) {
-            return Ok(());
-        }
-        for file in drafts(&key)? {
-            let draft = key.join(file);
-            if is_dir(&draft) {
-                self.bury(name, &draft, Moment(SystemTime::UNIX_EPOCH))?;
-            } else {
-                fs::remove_file(&draft).map_err(files::at(&draft))?;
-            }
-        }
-        for generation in self.generations(name)? {
-            let dir = self.generation_dir(name, generation);
-            if !is_dir(&dir) {
-                continue;
-            }
-            for draft in drafts(&dir)?.iter().map(|file| dir.join(file)) {
-                fs::remove_file(&draft).map_err(files::at(&draft))?;
-            }
-        }
-        Ok(())
-    }
 }
 
-fn is_dir(path: &Path) -> bool {
+pub(super) fn is_dir(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
-/// Fills a hidden directory and gives it its name when it is whole.
-fn stage(target: &Path, fill: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    let staging = files::staging_dir(target)?;
-    let stored = fill(&staging).and_then(|()| {
-        files::rename_new(&staging, target)?;
-        files::sync_parent(target).inspect_err(|_| {
-            // It may not last, so it is not there.
-            let _ = files::rename_new(target, &staging);
-        })
-    });
-    if stored.is_err() {
-        // Nothing ever used what lies here, and a plain key must not be left about.
-        let _ = fs::remove_dir_all(&staging);
-    }
-    stored
-}
-
-/// Writes the files of a generation.
-fn fill(dir: &Path, private: &str, public: &PublicKey, record: &Record) -> Result<(), Error> {
-    let path = dir.join("private.pem");
-    files::write_new(&path, private.as_bytes())?;
-    PrivateKey::is_sealed(private.as_bytes()).map_err(|source| Error::Key { path, source })?;
-    describe(dir, public, record)
-}
-
-/// Writes what is public of a generation.
-fn describe(dir: &Path, public: &PublicKey, record: &Record) -> Result<(), Error> {
-    files::write_new(&dir.join("public.pem"), public.to_pem().as_bytes())?;
-    let path = dir.join("key.toml");
-    files::write_new(&path, encode(&path, record)?.as_bytes())
-}
-
-fn encode(path: &Path, record: &Record) -> Result<String, Error> {
+pub(super) fn encode(path: &Path, record: &Record) -> Result<String, Error> {
     toml::to_string(record).map_err(|error| Error::Unreadable {
         path: path.into(),
         problem: error.to_string(),
     })
-}
-
-/// Returns the names of unfinished files in a directory.
-fn drafts(dir: &Path) -> Result<Vec<String>, Error> {
-    let mut names = list(dir)?;
-    names.retain(|name| name.starts_with('.') && name.ends_with(".new"));
-    Ok(names)
 }

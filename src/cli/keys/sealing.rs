@@ -1,0 +1,107 @@
+//! `passwd` and `export`: the private file under another passphrase.
+
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+};
+
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{audit, purge, seal, unusable_here};
+use crate::{
+    cli::{
+        answer,
+        args::{Export, Passwd},
+        context::{Context, now, wants_plain},
+        failure::Failure,
+        report, signers,
+    },
+    key::{KeyName, PrivateKey},
+    store,
+};
+
+pub(in crate::cli) fn passwd(context: &Context, args: &Passwd) -> Result<(), Failure> {
+    let name: KeyName = args.name.name.parse()?;
+    let _lock = context.lock(&name)?;
+    let record = context.store.record(&name)?;
+    let plain = wants_plain(&args.plain)?;
+    let key = context.unlock(&name, &record, &args.passphrase)?;
+    let passphrase = match args.new.source() {
+        _ if plain => None,
+        Some(source) => Some(source.read_passphrase("the new passphrase")?.into()),
+        None => Some(context.ask_new_passphrase(&name)?),
+    };
+    if context.global.dry_run {
+        return answer::plan(
+            context,
+            &[format!(
+                "would seal {name} anew and move the old file to the trash"
+            )],
+        );
+    }
+    let pem = seal(&key, passphrase.as_deref(), &args.plain)?;
+    drop((key, passphrase));
+    let grave = context.store.reseal(&name, &pem, now())?;
+    drop(pem);
+    audit(context, "passwd", &name, record.fingerprint)?;
+    context.output.remark(format!(
+        "the file under the old passphrase is kept in {}; to purge it: {}",
+        grave.display(),
+        purge(&grave)
+    ));
+    let value = json!({"name": name, "fingerprint": record.fingerprint, "trash": grave, "purge": purge(&grave)});
+    context
+        .output
+        .result(&value, || format!("{name} has a new passphrase"))
+}
+
+pub(in crate::cli) fn export(context: &Context, args: &Export) -> Result<(), Failure> {
+    let name: KeyName = args.name.name.parse()?;
+    let record = context.store.record(&name)?;
+    let plain = wants_plain(&args.plain)?;
+    if args.out.is_none() && io::stdout().is_terminal() {
+        return Err(Failure::refused("a private key is not shown on a terminal")
+            .hint("add --out FILE, or send standard output to a file or a program"));
+    }
+    signers::refuse_elsewhere(&name, &record)?;
+    let stored = context.store.private_pem(&name)?;
+    let sealed =
+        PrivateKey::is_sealed(&stored).map_err(|e| unusable_here(Path::new("private.pem"), e))?;
+    let new = args.new.source();
+    let pem: Zeroizing<Vec<u8>> = if plain || new.is_some() {
+        let key = context.unlock(&name, &record, &args.passphrase)?;
+        let passphrase = match new {
+            Some(source) if !plain => Some(source.read_passphrase("the new passphrase")?),
+            _ => None,
+        };
+        Zeroizing::new(
+            seal(&key, passphrase.as_ref(), &args.plain)?
+                .as_bytes()
+                .to_vec(),
+        )
+    } else if sealed {
+        stored
+    } else {
+        return Err(
+            Failure::refused(format!("{name} is kept in clear, and an export is sealed"))
+                .hint("add --new-passphrase-file, or --no-passphrase and --insecure together"),
+        );
+    };
+    if context.global.dry_run {
+        let how = if plain { "in clear" } else { "sealed" };
+        return answer::plan(context, &[format!("would export {name} {how}")]);
+    }
+    audit(context, "export", &name, record.fingerprint)?;
+    match &args.out {
+        None => report::write_out(&pem),
+        Some(path) => {
+            store::write_new(path, &pem)?;
+            let value =
+                json!({"name": name, "fingerprint": record.fingerprint, "private_key_path": path});
+            context
+                .output
+                .result(&value, || format!("{name} is in {}", path.display()))
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! `auth` and `token`: a key logs in, and a bot gets what came of it.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::{
+    answer,
+    args::{Auth, Token, TokenFormat},
+    clients::Remote,
+    connect::{Connection, runtime},
+    context::{Context, SystemStamper},
+    failure::Failure,
+    report, signers,
+    signing::registered,
+};
+use crate::{
+    exchange::{LoginScope, Scope, Session, SessionName},
+    key::KeyName,
+    provision::{self, Operator},
+    signer::Signer,
+    store::{Moment, Registration},
+};
+
+pub(super) fn auth(context: &Context, args: &Auth) -> Result<(), Failure> {
+    let (known, session) = log_in(context, args)?;
+    let value = json!({
+        "client_id": known.client_id,
+        "granted_scope": session.scope,
+        "expires_in": session.expires_in,
+    });
+    context.output.result(&value, || answer::lines(&value))
+}
+
+pub(super) fn token(context: &Context, args: &Token) -> Result<(), Failure> {
+    let name: KeyName = args.auth.name.name.parse()?;
+    // A session of one's own is had by a login of one's own.
+    if args.auth.session.is_none()
+        && let Some(remote) = Remote::find(context, &name, &args.auth.agent)?
+    {
+        return token_of(context, args, &name, &remote);
+    }
+    let (_, session) = log_in(context, &args.auth)?;
+    let expires_at = Moment(
+        SystemTime::now() + Duration::from_secs(session.expires_in.min(u64::from(u32::MAX))),
+    );
+    let value = json!({
+        "access_token": session.access_token.expose(),
+        "token_type": "bearer",
+        "expires_in": session.expires_in,
+        "expires_at": expires_at,
+        "scope": session.scope,
+    });
+    print_token(context, args.format, session.access_token.expose(), &value)
+}
+
+/// Prints a token that the agent gets and keeps fresh.
+fn token_of(
+    context: &Context,
+    args: &Token,
+    name: &KeyName,
+    remote: &Remote,
+) -> Result<(), Failure> {
+    let asked: Option<Scope> = args.auth.scope.as_deref().map(str::parse).transpose()?;
+    if let Ok(record) = context.store.record(name)
+        && let Some(known) = &record.registration
+    {
+        context.check_network(name, &known.network)?;
+    }
+    let words = asked.as_ref().map(Scope::to_string);
+    let token = remote.signer.client().token(name, words.as_deref())?;
+    let granted = Scope::from_wire(&token.scope);
+    if let Some(asked) = asked
+        && granted != asked
+    {
+        return Err(crate::Error::ScopeDiffers { asked, granted }.into());
+    }
+    let value = json!({
+        "access_token": token.access_token.expose(),
+        "token_type": "bearer",
+        "expires_in": token.expires_in,
+        "expires_at": token.expires_at,
+        "scope": granted,
+    });
+    print_token(context, args.format, token.access_token.expose(), &value)
+}
+
+/// The one command whose business it is to print a token.
+fn print_token(
+    context: &Context,
+    format: TokenFormat,
+    token: &str,
+    value: &Value,
+) -> Result<(), Failure> {
+    let text = match format {
+        TokenFormat::Header if !context.output.json => format!("Authorization: Bearer {token}\n"),
+        TokenFormat::Env if !context.output.json => format!("DERIBIT_ACCESS_TOKEN={token}\n"),
+        _ => format!("{value}\n"),
+    };
+    report::write_out(text.as_bytes())
+}
+
+fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Failure> {
+    let name: KeyName = args.name.name.parse()?;
+    let asked: Option<Scope> = args.scope.as_deref().map(str::parse).transpose()?;
+    let session: SessionName = match &args.session {
+        Some(name) => name.parse()?,
+        None => SessionName::ours(),
+    };
+    let record = context.store.record(&name)?;
+    let known = registered(&name, &record)?.clone();
+    context.check_network(&name, &known.network)?;
+    let remote = match &args.held.signer {
+        Some(_) => None,
+        None => Remote::find(context, &name, &args.agent)?,
+    };
+    let signer: Box<dyn Signer> = match remote {
+        Some(remote) => Box::new(remote.signer),
+        None => match &args.held.signer {
+            Some(held) => Box::new(signers::elsewhere(context, &name, held, SystemStamper)?),
+            None => signers::signer(context, &name, &record, &args.passphrase)?,
+        },
+    };
+    let scope = LoginScope {
+        areas: asked.as_ref(),
+        session: Some(&session),
+    };
+    let session = runtime()?.block_on(async {
+        let connection = Connection::open(context, &known.network).await?;
+        let operator = Operator::Key {
+            client_id: known.client_id.clone(),
+            signer: &*signer,
+        };
+        let session = provision::log_in(&connection.exchange, &operator, &scope).await;
+        session.map_err(Failure::from)
+    })?;
+    context.warn_about_clock(&session);
+    match asked {
+        Some(asked) if session.scope != asked => {
+            let narrower = session.scope.is_within(&asked);
+            let failure = Failure::from(crate::Error::ScopeDiffers {
+                asked,
+                granted: session.scope,
+            });
+            Err(if narrower {
+                failure.hint(format!("ask for no more than the key has: {}", known.scope))
+            } else {
+                failure
+            })
+        }
+        // More than anybody here knows of is not handed out.
+        None if !session.scope.is_within(&known.scope) => Err(crate::Error::ScopeDiffers {
+            asked: known.scope.clone(),
+            granted: session.scope,
+        }
+        .into()),
+        None if session.scope != known.scope => {
+            context.output.remark(format!(
+                "warning: the key was granted {}, and is recorded with {}",
+                session.scope, known.scope
+            ));
+            Ok((known, session))
+        }
+        _ => Ok((known, session)),
+    }
+}

@@ -1,0 +1,194 @@
+//! `edit`: rights, label, whitelist and features, merged into what the exchange has.
+
+use serde_json::json;
+
+use super::{
+    find, intend, outcome, refuse_lock_out, refuse_pending, registered, work_of, write_down,
+};
+use crate::{
+    cli::{
+        answer,
+        args::Edit,
+        connect::{Office, runtime},
+        context::Context,
+        failure::Failure,
+        keys, registry,
+    },
+    exchange::{ApiKey, Setting},
+    key::KeyName,
+    provision::{self, Attempt, Change, differences_of},
+    store::{Operation, Record, Specification},
+};
+
+pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure> {
+    let name: KeyName = args.name.name.parse()?;
+    let change = change_of(args)?;
+    let record = context.store.record(&name)?;
+    let known = registered(&name, record.registration.as_ref())?;
+    context.check_network(&name, &known.network)?;
+    let _lock = context.lock(&name)?;
+    refuse_pending(context, &name)?;
+    // Somebody else may have been at it while this waited.
+    let record = context.store.record(&name)?;
+    let known = registered(&name, record.registration.as_ref())?;
+    let intent = runtime()?.block_on(async {
+        let mut office =
+            Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
+        let mut work = work_of(context, &mut office);
+        let survey = work.survey().await?;
+        let key = find(&survey, known)?;
+        refuse_to_garble(&name, key, &change)?;
+        let wish = provision::merge(key, &change, record.algorithm);
+        let differences = differences_of(key, &wish);
+        for line in &differences {
+            context.output.remark(line);
+        }
+        if context.global.dry_run || differences.is_empty() {
+            let steps: Vec<String> = differences
+                .iter()
+                .map(|d| format!("would change {d}"))
+                .collect();
+            if !context.global.dry_run {
+                // It is so already, which need not be what is recorded.
+                as_it_is_there(context, &name, &record, key)?;
+            }
+            let mut value = keys::about(context, &name)?;
+            answer::merge(
+                &mut value,
+                json!({"dry_run": context.global.dry_run, "changed": false, "steps": steps}),
+            );
+            let text = || {
+                if steps.is_empty() {
+                    "nothing to change".into()
+                } else {
+                    steps.join("\n")
+                }
+            };
+            context.output.result(&value, text)?;
+            return Ok(None);
+        }
+        confirm_widening(context, &name, key, &wish)?;
+        let narrows = key.max_scope.manages_keys() && !wish.scope.manages_keys();
+        if narrows && !args.lock_out.i_will_lock_myself_out {
+            refuse_lock_out(&survey, key, work.desk.operator().client_id())?;
+        }
+        let intent = intend(
+            Operation::Edit,
+            &name,
+            context.store.current(&name)?,
+            known,
+            key,
+            wish,
+        );
+        context.store.announce(&intent)?;
+        let result = work
+            .change(&intent, Attempt::First)
+            .await
+            .map_err(Failure::from);
+        write_down(context, &intent, &known.network, &result)?;
+        result.map(|()| Some(intent))
+    })?;
+    match intent {
+        None => Ok(()),
+        Some(intent) => {
+            let value = outcome(context, &intent)?;
+            context.output.result(&value, || answer::lines(&value))
+        }
+    }
+}
+
+fn change_of(args: &Edit) -> Result<Change, Failure> {
+    let parse = |typed: &[String]| registry::addresses(typed, args.unchecked_ip);
+    let change = Change {
+        scope: args.scope.as_deref().map(str::parse).transpose()?,
+        label: args
+            .label
+            .as_deref()
+            .map(str::parse::<KeyName>)
+            .transpose()?
+            .map(|l| l.to_string()),
+        whitelist: (!args.ip.is_empty()).then(|| parse(&args.ip)).transpose()?,
+        add: parse(&args.add_ip)?,
+        remove: parse(&args.remove_ip)?,
+        features: registry::features(&args.feature)?,
+    };
+    let nothing = change.scope.is_none()
+        && change.label.is_none()
+        && change.whitelist.is_none()
+        && change.features.is_none()
+        && change.add.is_empty()
+        && change.remove.is_empty();
+    if nothing {
+        return Err(Failure::usage("nothing to change was named")
+            .hint("add --scope, --label, --ip, --add-ip, --remove-ip or --feature"));
+    }
+    Ok(change)
+}
+
+/// Refuses to send back what could not be shown and is therefore not what the exchange has.
+fn refuse_to_garble(name: &KeyName, key: &ApiKey, change: &Change) -> Result<(), Failure> {
+    for setting in &key.tamed {
+        let (what, flag, is_replaced) = match setting {
+            Setting::Label => ("label", "--label", change.label.is_some()),
+            Setting::Whitelist => ("whitelist", "--ip", change.whitelist.is_some()),
+            Setting::Features => ("features", "--feature", change.features.is_some()),
+        };
+        if !is_replaced {
+            return Err(Failure::refused(format!(
+                "the {what} of {name} at the exchange cannot be kept as it is: it holds what cannot be shown"
+            ))
+            .hint(format!(
+                "an edit sends everything again, so name it anew with {flag} as well"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that more rights, or rights without a whitelist, are meant.
+fn confirm_widening(
+    context: &Context,
+    name: &KeyName,
+    key: &ApiKey,
+    wish: &Specification,
+) -> Result<(), Failure> {
+    let mut reasons = Vec::new();
+    if !wish.scope.is_within(&key.max_scope) {
+        reasons.push(format!(
+            "get more rights: {} -> {}",
+            key.max_scope, wish.scope
+        ));
+    }
+    if wish.whitelist.is_empty() && !key.ip_whitelist.is_empty() {
+        reasons.push("be usable from any address".into());
+    }
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    context.confirm(
+        &format!("{name} would {}", reasons.join(", and ")),
+        name.as_str(),
+    )
+}
+
+/// Writes down what the exchange has, where no change was needed to have it so.
+fn as_it_is_there(
+    context: &Context,
+    name: &KeyName,
+    record: &Record,
+    key: &ApiKey,
+) -> Result<(), Failure> {
+    let mut seen = record.clone();
+    if let Some(known) = &mut seen.registration {
+        known.key_id = Some(key.id);
+        known.label.clone_from(&key.name);
+        known.scope = key.max_scope.clone();
+        known.whitelist.clone_from(&key.ip_whitelist);
+        known.features.clone_from(&key.enabled_features);
+    }
+    if seen != *record {
+        let generation = context.store.current(name)?;
+        context.store.write_record(name, generation, &seen)?;
+    }
+    Ok(())
+}

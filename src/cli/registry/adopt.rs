@@ -1,0 +1,164 @@
+//! `adopt`: binds a key whose public half was pasted into the web form.
+
+use serde_json::{Value, json};
+
+use super::Done;
+use crate::{
+    cli::{
+        answer,
+        args::Adopt,
+        audit,
+        connect::{Connection, runtime},
+        context::{Context, now},
+        failure::Failure,
+        manage,
+        second_factor::Codes,
+        signers,
+    },
+    exchange::{self, ClientId, Network},
+    key::{KeyName, PublicKey},
+    provision::{self, Adopted, Unseen},
+    store::{Record, Registration},
+};
+
+pub(in crate::cli) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
+    let name: KeyName = args.name.name.parse()?;
+    let network = context.network()?;
+    let named: Option<ClientId> = args.client_id.as_deref().map(str::parse).transpose()?;
+    signers::enrol(context, &name, &args.held)?;
+    let record = context.store.record(&name)?;
+    let public = context.store.public(&name)?;
+    let client_id = match named {
+        Some(id) => id,
+        None => match paste(context, &name, &network, &public)? {
+            Some(typed) => typed.parse()?,
+            None => return Ok(()),
+        },
+    };
+    let _lock = if context.global.dry_run {
+        None
+    } else {
+        Some(context.lock(&name)?)
+    };
+    manage::refuse_pending(context, &name)?;
+    let record = context.store.record(&name).unwrap_or(record);
+    if let Some(known) = &record.registration
+        && (known.client_id != client_id || known.network != network)
+    {
+        return Err(Failure::refused(format!(
+            "{name} is {} on {} already",
+            known.client_id, known.network
+        ))
+        .hint("a key belongs to one network and one client id for ever; make another with \"derikey generate\""));
+    }
+    if context.global.dry_run {
+        return answer::plan(
+            context,
+            &[format!(
+                "would log in on {network} as {client_id} with {name} and bind it"
+            )],
+        );
+    }
+    let mut codes = Codes::open(context, &args.second)?;
+    let signer = signers::signer_on(context, &name, Some(&network), &args.passphrase)?;
+    let result = runtime()?.block_on(async {
+        let connection = Connection::open(context, &network).await?;
+        let exchange = &connection.exchange;
+        let adopted = provision::adopt(exchange, &client_id, &*signer, &mut codes, now()).await;
+        adopted.map_err(Failure::from)
+    });
+    audit::outcome(context, "adopt", &name, &network, Some(&public), &result)?;
+    let Adopted {
+        mut outcomes,
+        unseen,
+    } = result?;
+    if let Some(known) = &record.registration {
+        // What was known and could not be seen this time stays known.
+        let seen = &mut outcomes.registration;
+        if seen.key_id.is_none() {
+            let proven = seen.proven;
+            *seen = Registration {
+                proven,
+                ..known.clone()
+            };
+        }
+    }
+    let registration = Some(outcomes.registration.clone());
+    context.store.write_record(
+        &name,
+        context.store.current(&name)?,
+        &Record {
+            registration,
+            ..record
+        },
+    )?;
+    let incomplete = outcomes.registration.key_id.is_none();
+    let done = Done {
+        name,
+        public,
+        outcomes,
+        changed: true,
+    };
+    let mut value = done.value(context);
+    if let Some(unseen) = unseen.filter(|_| incomplete) {
+        answer::merge(&mut value, missing(context, &done.name, &unseen));
+    }
+    context.output.result(&value, || answer::lines(&value))
+}
+
+/// Says what is not known of an adopted key, why, and how that is made good.
+fn missing(context: &Context, name: &KeyName, unseen: &Unseen) -> Value {
+    let (why, cure) = match unseen {
+        Unseen::NoRight => (
+            "it may not look at the account's keys".into(),
+            "give it account:read in the web form, and adopt it again",
+        ),
+        Unseen::NotListed => (
+            "the account does not list it".into(),
+            "look at the account's keys in the web form",
+        ),
+        Unseen::Refused(error @ exchange::Error::NoSecondFactor { .. }) => (
+            error.to_string(),
+            "adopt it again with --totp-fd, --totp-command or --totp-seed-file, or on a terminal",
+        ),
+        Unseen::Refused(error) => (error.to_string(), "adopt it again later"),
+    };
+    context.output.remark(format!(
+        "warning: {name} is bound, but not all is known of it: {why}"
+    ));
+    json!({
+        "not_known": ["key_id", "label", "ip_whitelist", "enabled_features"],
+        "next": format!("what changes a key needs its id; {cure}"),
+    })
+}
+
+/// Says what to paste where; a person at the terminal is asked for what the form shows then.
+fn paste(
+    context: &Context,
+    name: &KeyName,
+    network: &Network,
+    public: &PublicKey,
+) -> Result<Option<String>, Failure> {
+    let pem = public.to_pem();
+    let steps = match network.endpoint() {
+        Some(endpoint) => format!(
+            "open {}, then Account, API, Add new key, Self-generated key; paste the public key; \
+             choose the rights; then run \"derikey adopt {name} --client-id ID\" with the client id shown",
+            endpoint.as_str().trim_end_matches("/api/v2")
+        ),
+        None => format!(
+            "the sandbox has no web form to paste this into, and its administrator is at hand: \
+             run \"derikey --network sandbox register {name} --scope SCOPE\" instead"
+        ),
+    };
+    let value = json!({"name": name, "fingerprint": public.fingerprint(), "public_key": pem, "next": steps});
+    context.output.result(&value, || format!("{pem}{steps}"))?;
+    if context.output.json || *network == Network::Sandbox {
+        return Ok(None);
+    }
+    let Some(terminal) = context.terminal() else {
+        return Ok(None);
+    };
+    let typed = terminal.ask("Client id (empty to do it later): ")?;
+    Ok(Some(typed.trim().to_owned()).filter(|typed| !typed.is_empty()))
+}

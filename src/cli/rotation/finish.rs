@@ -1,0 +1,205 @@
+//! A rotation or a rollback, carried on from wherever it stands.
+
+use std::cell::OnceCell;
+
+use serde_json::{Value, json};
+
+use super::hook;
+use crate::{
+    cli::{
+        answer,
+        args::{AdminArgs, Sealing},
+        audit,
+        connect::{Office, runtime},
+        context::{Context, now},
+        failure::Failure,
+        keys, manage, memory, registry,
+    },
+    key::KeyName,
+    provision::{self, Rotated},
+    store::{Intent, Issued, Operation, Stage},
+};
+
+/// Carries a rotation or a rollback on from wherever it stands.
+pub(in crate::cli) fn finish(
+    context: &Context,
+    intent: Intent,
+    sealing: &Sealing,
+    admin: &AdminArgs,
+) -> Result<Value, Failure> {
+    let (name, network) = (intent.name.clone(), intent.place.network()?);
+    let action = intent.operation.as_str();
+    let result = runtime()?.block_on(carry_out(context, intent, sealing, admin));
+    let public = context.store.public(&name).ok();
+    audit::outcome(context, action, &name, &network, public.as_ref(), &result)?;
+    result
+}
+
+async fn carry_out(
+    context: &Context,
+    mut intent: Intent,
+    sealing: &Sealing,
+    admin: &AdminArgs,
+) -> Result<Value, Failure> {
+    let name = intent.name.clone();
+    let network = intent.place.network()?;
+    // Waiting for its grace to end needs neither a key nor the network.
+    if let (Stage::Switched, Some(until)) = (
+        intent.stage,
+        intent.succession.as_ref().and_then(|s| s.until),
+    ) && now() < until
+    {
+        let mut value = keys::about(context, &name)?;
+        answer::merge(
+            &mut value,
+            json!({"changed": false, "old_key_enabled_until": until}),
+        );
+        return Ok(value);
+    }
+    let passphrase = &sealing.passphrase;
+    let mut office = Office::open(context, &network, admin, passphrase).await?;
+    let there = context
+        .store
+        .generations(&name)?
+        .contains(&intent.generation);
+    if !there && (intent.stage > Stage::Creating || intent.operation == Operation::Rollback) {
+        if is_refused(&intent) {
+            // Taken back, and then interrupted before that was written down.
+            manage::work_of(context, &mut office)
+                .give_up(&intent)
+                .await?;
+            return taken_back(context, &name);
+        }
+        let what = format!(
+            "the private half of generation {} of {name}",
+            intent.generation
+        );
+        return Err(Failure::key(format!("{what} is gone")).hint(format!(
+            "restore it from a backup or from HOME/trash, or give this up with \"derikey resume {name} --abandon\""
+        )));
+    }
+    let new = if there || sealing.plain.no_passphrase {
+        None
+    } else {
+        context.new_passphrase(&name, passphrase, &sealing.plain, Some(&network))?
+    };
+    let signer = OnceCell::new();
+    let mut work = manage::work_of(context, &mut office);
+    if !there {
+        // Given up, and then interrupted: the exchange has nothing, so it begins anew.
+        intent.stage = Stage::Planned;
+        intent.fingerprint = None;
+        as_it_is_there(&mut work, context, &mut intent).await?;
+        context.store.announce(&intent)?;
+    }
+    if intent.operation == Operation::Rollback {
+        context.store.announce(&intent)?;
+    }
+    let key = if there {
+        let unlock = || context.passphrase(&name, passphrase, Some(&network));
+        context.store.load_of(&name, intent.generation, unlock)?
+    } else {
+        let key = keys::make(context, intent.spec.algorithm)?;
+        let pem = keys::seal(&key, new.as_deref(), &sealing.plain)?;
+        let record = keys::fresh_record(&key);
+        context
+            .store
+            .add_generation(&name, intent.generation, &pem, key.public(), &record)?;
+        context
+            .output
+            .remark(format!("made generation {} of {name}", intent.generation));
+        key
+    };
+    if intent.stage < Stage::Generated {
+        intent.fingerprint = Some(key.public().fingerprint());
+        intent.stage = Stage::Generated;
+        context.store.announce(&intent)?;
+    }
+    let resting = memory::hold(context, key)?;
+    let signer = signer.get_or_init(|| resting);
+    let mut hook = |intent: &Intent, issued: &Issued| hook::run(context, intent, issued);
+    let rotated = work.rotate(intent, signer, &mut hook).await?;
+    let public = context.store.public(&name)?;
+    let (outcomes, until) = match rotated {
+        Rotated::TakenBack => return taken_back(context, &name),
+        Rotated::Done(outcomes) => (outcomes, None),
+        Rotated::Waiting(outcomes, until) => {
+            context.output.remark(format!(
+                "the old key stays enabled until {until}; \"derikey resume {name}\" disables it then"
+            ));
+            (outcomes, Some(until))
+        }
+    };
+    let mut value = keys::identity(context, &name, &public);
+    answer::merge(&mut value, registry::registration(&outcomes));
+    answer::merge(
+        &mut value,
+        json!({
+            "generation": context.store.current(&name)?,
+            "changed": true,
+            "old_key_enabled_until": until,
+        }),
+    );
+    Ok(value)
+}
+
+/// Tells whether the program that is told of a new key has refused this one.
+pub(super) fn is_refused(intent: &Intent) -> bool {
+    intent.succession.as_ref().is_some_and(|s| s.taken_back)
+}
+
+fn taken_back(context: &Context, name: &KeyName) -> Result<Value, Failure> {
+    context
+        .output
+        .remark("the deploy hook had failed: the new key is taken back, and the old one is in use");
+    let mut value = keys::about(context, name)?;
+    answer::merge(&mut value, json!({"changed": false, "taken_back": true}));
+    Ok(value)
+}
+
+/// Takes over what the exchange has now: what was narrowed there is not widened again. Makes room
+/// beforehand only where the account is full, so that there is a way back until the last moment.
+async fn as_it_is_there(
+    work: &mut provision::Work<'_, crate::exchange::Https>,
+    context: &Context,
+    intent: &mut Intent,
+) -> Result<(), Failure> {
+    let Some(old) = &intent.succession else {
+        return Ok(());
+    };
+    let survey = work.survey().await?;
+    let Some(key) = survey
+        .by_client_id(&old.client_id)
+        .filter(|key| key.id == old.key_id)
+    else {
+        return Err(
+            Failure::refused(format!("the account has no key {}", old.client_id))
+                .hint("nothing was changed; is the administrator of the same account?"),
+        );
+    };
+    let there = provision::merge(key, &provision::Change::default(), intent.spec.algorithm);
+    for line in provision::differences_of(key, &intent.spec) {
+        context.output.remark(format!(
+            "what the exchange has is kept, not what is recorded here: {line}"
+        ));
+    }
+    if !there.scope.is_within(&intent.spec.scope) {
+        let name = &intent.name;
+        let why = format!(
+            "the exchange shows more rights for {name} than are recorded here ({} -> {}), \
+             and the new key would get them",
+            intent.spec.scope, there.scope
+        );
+        context.confirm(&why, name.as_str())?;
+    }
+    let full = survey.0.len() >= KEYS_PER_ACCOUNT;
+    let from = old.from;
+    intent.spec = there;
+    if full {
+        work.clear_superseded(&intent.name, &[from]).await?;
+    }
+    Ok(())
+}
+
+/// An account holds no more (Deribit, "Creating new API key").
+const KEYS_PER_ACCOUNT: usize = 8;

@@ -1,0 +1,113 @@
+//! What the exchange shows of a key: looked for in the account, held against what was sent.
+
+use super::{Event, Work};
+use crate::{
+    Error,
+    exchange::{self, ApiKey, ClientId, Credential, ListApiKeys, Scope, Transport},
+    key::{Algorithm, PublicKey},
+    store::{Intent, Issued, Specification},
+};
+
+impl<T: Transport> Work<'_, T> {
+    /// Looks for the key in the account; an error where the account does not show enough to tell.
+    pub(super) async fn search(
+        &mut self,
+        intent: &Intent,
+        public: &PublicKey,
+    ) -> Result<Option<ApiKey>, Error> {
+        (self.tell)(Event::Searching);
+        let keys = self.desk.call(&ListApiKeys {}).await?;
+        let hidden = |key: &ApiKey| {
+            key.public_key.is_none() && matches!(key.credential, Credential::Withheld)
+        };
+        let label = &intent.spec.label;
+        // An earlier generation goes by the same label.
+        let known = self.known_before(intent)?;
+        let may_be_ours =
+            |key: &ApiKey| hidden(key) && key.name == *label && !known.contains(&key.client_id);
+        let undecided = keys.iter().any(may_be_ours);
+        // The lowest id is the one that was made first.
+        let found = keys
+            .into_iter()
+            .filter(|key| key.is(public))
+            .min_by_key(|key| key.id);
+        match found {
+            None if undecided => Err(Error::Undecided {
+                label: label.clone(),
+            }),
+            found => Ok(found),
+        }
+    }
+
+    /// Returns what the other generations of a key log in as.
+    fn known_before(&self, intent: &Intent) -> Result<Vec<ClientId>, Error> {
+        let mut known = Vec::new();
+        for generation in self.store.generations(&intent.name)? {
+            let record = self.store.record_of(&intent.name, generation)?;
+            if generation != intent.generation {
+                known.extend(record.registration.map(|known| known.client_id));
+            }
+        }
+        Ok(known)
+    }
+
+    /// Holds what the exchange says it made against what was sent.
+    pub(super) fn inspect(
+        &mut self,
+        key: &ApiKey,
+        public: &PublicKey,
+        spec: &Specification,
+        scope: &Scope,
+    ) -> Result<Issued, Error> {
+        let ours = public.fingerprint();
+        let foreign = |problem| Error::ForeignKey { ours, problem };
+        if key
+            .public_key
+            .as_ref()
+            .is_some_and(|theirs| theirs != public)
+        {
+            return Err(foreign("its public key differs"));
+        }
+        let fingerprint_verified = match &key.credential {
+            Credential::Fingerprint(theirs) if *theirs == ours => true,
+            // Shown without the public key beside it, our fingerprint is one all the same.
+            Credential::Secret(_) if key.public_key.is_none() && key.is(public) => true,
+            Credential::Secret(_) => return Err(foreign("it is a symmetric key with a secret")),
+            // The rule is proven for Ed25519 only; an equal public key says as much.
+            Credential::Fingerprint(_)
+                if spec.algorithm != Algorithm::Ed25519 && key.public_key.is_some() =>
+            {
+                (self.tell)(Event::FingerprintDiffers);
+                false
+            }
+            Credential::Fingerprint(_) => return Err(foreign("its fingerprint differs")),
+            Credential::Withheld if key.public_key.is_some() => false,
+            Credential::Withheld => {
+                return Err(foreign("it shows neither a public key nor a fingerprint"));
+            }
+        };
+        if key.max_scope != *scope {
+            return Err(Error::ScopeDiffers {
+                asked: scope.clone(),
+                granted: key.max_scope.clone(),
+            });
+        }
+        let features = |list: &[exchange::Feature]| {
+            let mut words: Vec<String> = list.iter().map(ToString::to_string).collect();
+            words.sort_unstable();
+            words
+        };
+        // A feature can be a restriction.
+        if key.features_shown && features(&key.enabled_features) != features(&spec.features) {
+            return Err(Error::SettingDiffers { what: "features" });
+        }
+        if key.name != spec.label {
+            (self.tell)(Event::LabelDiffers(&key.name));
+        }
+        Ok(Issued {
+            client_id: key.client_id.clone(),
+            key_id: key.id,
+            fingerprint_verified,
+        })
+    }
+}
