@@ -21,7 +21,7 @@ use crate::{
     store::{Generation, Intent, Issued, Operation, Record, Registration, Specification, Stage},
 };
 
-mod edit;
+pub(super) mod edit;
 mod enable;
 
 pub(super) use edit::edit;

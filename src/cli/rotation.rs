@@ -89,7 +89,12 @@ fn is_due(
         .as_deref()
         .or(context.config.admin.as_deref())
         == Some(name.as_str());
-    Ok(here && !admin && args.older_than.is_none_or(|limit| age > limit))
+    // One in its grace has its new key already; `resume` ends it.
+    let in_grace = context.store.intent(name)?.is_some_and(|intent| {
+        intent.operation == Operation::Rotate && intent.stage == Stage::Switched
+    });
+    let due = args.older_than.is_none_or(|limit| age > limit);
+    Ok(here && !admin && !in_grace && due)
 }
 
 fn rotate_one(
@@ -122,6 +127,7 @@ fn rotate_one(
     if let Some(intent) = past_taking_back(context, pending, &args.sealing, &args.admin)? {
         if intent.operation == Operation::Rotate && intent.stage < Stage::Switched {
             let intent = as_typed_now(intent, args, hook);
+            context.store.announce(&intent)?;
             return finish(context, intent, &args.sealing, &args.admin);
         }
         manage::refuse_pending(context, name)?;

@@ -220,11 +220,11 @@ impl Store {
             path: path.clone(),
             source,
         };
-        let key = if PrivateKey::is_sealed(&pem).map_err(unusable)? {
-            PrivateKey::read(&pem, Some(unlock()?.borrow())).map_err(unusable)?
-        } else {
-            PrivateKey::read(&pem, None).map_err(unusable)?
+        let key = match PrivateKey::read(&pem, None) {
+            Err(key::Error::Sealed) => PrivateKey::read(&pem, Some(unlock()?.borrow())),
+            opened => opened,
         };
+        let key = key.map_err(unusable)?;
         // PBES2 has no MAC: a damaged file can decrypt to another key.
         if *key.public() != self.public_of(name, generation)? {
             return Err(Error::Mismatch { path }.into());

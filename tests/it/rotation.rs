@@ -743,6 +743,11 @@ fn only_what_is_due_is_rotated_and_one_failure_stops_no_other() {
     play.run(&["rotate", NAME, "--older-than", "90d"]).error(2);
     let rotated = play.run(&["rotate", "--all"]).json();
     assert_eq!(rotated["rotated"].as_array().unwrap().len(), 3);
+    // One in its grace has its new key already.
+    play.run(&["rotate", NAME, "--grace", "1h"]).ok();
+    let rotated = play.run(&["rotate", "--all"]).json();
+    assert_eq!(rotated["rotated"].as_array().unwrap().len(), 2);
+    assert_eq!(play.scene.pending().len(), 1);
 }
 
 #[test]

@@ -126,7 +126,11 @@ fn change_of(args: &Edit) -> Result<Change, Failure> {
 }
 
 /// Refuses to send back what could not be shown and is therefore not what the exchange has.
-fn refuse_to_garble(name: &KeyName, key: &ApiKey, change: &Change) -> Result<(), Failure> {
+pub(in crate::cli) fn refuse_to_garble(
+    name: &KeyName,
+    key: &ApiKey,
+    change: &Change,
+) -> Result<(), Failure> {
     for setting in &key.tamed {
         let (what, flag, is_replaced) = match setting {
             Setting::Label => ("label", "--label", change.label.is_some()),
@@ -138,7 +142,7 @@ fn refuse_to_garble(name: &KeyName, key: &ApiKey, change: &Change) -> Result<(),
                 "the {what} of {name} at the exchange cannot be kept as it is: it holds what cannot be shown"
             ))
             .hint(format!(
-                "an edit sends everything again, so name it anew with {flag} as well"
+                "whatever is sent is sent whole, so give it anew: derikey edit {name} {flag} ..."
             )));
         }
     }

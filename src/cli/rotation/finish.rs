@@ -13,7 +13,9 @@ use crate::{
         connect::{Office, runtime},
         context::{Context, now},
         failure::Failure,
-        keys, manage, memory, registry,
+        keys,
+        manage::{self, edit},
+        memory, registry,
     },
     key::KeyName,
     provision::{self, Rotated},
@@ -177,7 +179,9 @@ async fn as_it_is_there(
                 .hint("nothing was changed; is the administrator of the same account?"),
         );
     };
-    let there = provision::merge(key, &provision::Change::default(), intent.spec.algorithm);
+    let change = provision::Change::default();
+    edit::refuse_to_garble(&intent.name, key, &change)?;
+    let there = provision::merge(key, &change, intent.spec.algorithm);
     for line in provision::differences_of(key, &intent.spec) {
         context.output.remark(format!(
             "what the exchange has is kept, not what is recorded here: {line}"
