@@ -244,3 +244,6 @@ fn parameters(kdf: Kdf, salt: &[u8; 16], iv: [u8; 16]) -> Option<pbes2::Paramete
     let encryption = pbes2::EncryptionScheme::Aes256Cbc { iv };
     Some(pbes2::Parameters { kdf, encryption })
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ mod architecture;
 mod bad_input;
 mod commands;
 mod concurrency;
+mod derivations;
 mod faults;
 mod grace;
 mod hardening;
