@@ -451,6 +451,7 @@ fn refusals() {
         ("pbes1", refused!("pbes1.pem"), "UnsupportedSealing"),
         ("3des", refused!("pbes2-des3.pem"), "UnsupportedSealing"),
         ("gcm", refused!("pbes2-gcm.pem"), "UnsupportedSealing"),
+        ("rc2", refused!("pbes2-rc2.pem"), "UnsupportedSealing"),
         ("2^31 rounds", refused!("pbkdf2-2e31.pem"), "Costly"),
         ("rounds", refused!("pbkdf2-10000001.pem"), "Costly"),
         ("no rounds", refused!("pbkdf2-0.pem"), "Malformed"),
@@ -509,6 +510,11 @@ fn public_keys_that_are_none() {
             refused!("rsa-public-pkcs1.pem"),
             "Foreign(a public key in a format other than SPKI)",
         ),
+        (
+            refused!("openssh.pub"),
+            "Foreign(a public key in a format other than SPKI)",
+        ),
+        (refused!("putty.ppk"), "Foreign(a PuTTY key (.ppk))"),
         (b"", "Empty"),
     ] {
         assert_eq!(kind(&PublicKey::read(input).unwrap_err()), expected);
