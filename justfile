@@ -12,3 +12,8 @@ miri:
 
 fmt:
     cargo fmt
+
+# The key files and signatures that Python's cryptography is tested with; fetched, not kept.
+vectors:
+    cargo build
+    python3 scripts/vectors.py
