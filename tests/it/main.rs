@@ -22,6 +22,7 @@ mod hardening;
 mod health;
 mod hostile;
 mod interop;
+mod interop_matrix;
 mod kills;
 mod leaks;
 mod manage;
