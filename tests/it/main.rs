@@ -21,6 +21,7 @@ mod grace;
 mod hardening;
 mod health;
 mod hostile;
+mod hostile_input;
 mod interop;
 mod interop_matrix;
 mod kills;

@@ -1,0 +1,172 @@
+//! Hostile input at every door: the corpus that the fuzzer left, and mutations of it.
+//!
+//! The search itself is `fuzz/`; this is what stays found.
+
+use std::{
+    fs,
+    panic::{self, AssertUnwindSafe},
+    path::PathBuf,
+};
+
+use crate::support::data;
+
+#[path = "hostile_input/checks.rs"]
+#[allow(unreachable_pub, reason = "the fuzz targets take it in as well")]
+mod checks;
+
+/// How many mutations each door gets. RSA keys and a thread for each make those of keys dear, and
+/// so do buffers of 32 kB, wiped after each of some ten calls.
+const MANY: usize = 20_000;
+const FEW: usize = 1_500;
+
+/// The files of a corpus, in one order.
+fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = fs::read_dir(data("corpus").join(name)).unwrap();
+    let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let read = |path: PathBuf| (path.clone(), fs::read(path).unwrap());
+    files.into_iter().map(read).collect()
+}
+
+/// Chance that is the same in every run (xorshift64*).
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        let drawn = self.next() % u64::try_from(end.max(1)).unwrap();
+        usize::try_from(drawn).unwrap()
+    }
+}
+
+/// What breaks parsers.
+const TOKENS: [&[u8]; 16] = [
+    b"",
+    b"\0",
+    b"\n",
+    b"\\n",
+    b"\xff\xff\xff\xff",
+    b"\x7f",
+    b"0",
+    b"-1",
+    b"18446744073709551616",
+    b"\"",
+    b"\\u0000",
+    b"\xe2\x80\xa8",
+    b"{}",
+    b"[[[[",
+    b"../",
+    b"read_write",
+];
+
+/// Changes a few places, and now and then grafts one file onto another.
+fn mutated(chance: &mut Chance, corpus: &[(PathBuf, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = corpus[chance.below(corpus.len())].1.clone();
+    for _ in 0..=chance.below(3) {
+        let at = chance.below(bytes.len() + 1);
+        let end = (at + chance.below(9)).min(bytes.len());
+        match chance.below(6) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << chance.below(8),
+            1 if at < bytes.len() => bytes[at] = u8::try_from(chance.below(256)).unwrap(),
+            2 => drop(bytes.splice(at..end, TOKENS[chance.below(TOKENS.len())].iter().copied())),
+            3 => drop(bytes.drain(at..end)),
+            4 => bytes.truncate(at),
+            _ => {
+                let other = &corpus[chance.below(corpus.len())].1;
+                let from = chance.below(other.len() + 1);
+                bytes.splice(at.., other[from..].iter().copied());
+            }
+        }
+    }
+    bytes
+}
+
+#[track_caller]
+fn holds(name: &str, mutations: usize) {
+    let found = checks::CHECKS.iter().find(|(known, _)| *known == name);
+    let check = found.unwrap().1;
+    let corpus = corpus(name);
+    assert!(!corpus.is_empty(), "{name}");
+    for (path, bytes) in &corpus {
+        let held = panic::catch_unwind(AssertUnwindSafe(|| check(bytes)));
+        assert!(held.is_ok(), "{}", path.display());
+    }
+    let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+    for n in 0..mutations {
+        let bytes = mutated(&mut chance, &corpus);
+        let held = panic::catch_unwind(AssertUnwindSafe(|| check(&bytes)));
+        assert!(
+            held.is_ok(),
+            "{name}, mutation {n}: {}",
+            bytes.escape_ascii()
+        );
+    }
+}
+
+#[test]
+fn every_door_has_a_test_here_and_a_fuzz_target() {
+    let mut corpora: Vec<String> = fs::read_dir(data("corpus"))
+        .unwrap()
+        .map(|dir| dir.unwrap().file_name().into_string().unwrap())
+        .collect();
+    corpora.sort();
+    let mut checks: Vec<&str> = checks::CHECKS.iter().map(|(name, _)| *name).collect();
+    checks.sort_unstable();
+    assert_eq!(corpora, checks);
+}
+
+#[test]
+fn keys_of_any_bytes() {
+    holds("keys", FEW);
+}
+
+#[test]
+fn openssh_keys_of_any_bytes() {
+    holds("openssh", FEW);
+}
+
+#[test]
+fn sealed_keys_of_any_bytes() {
+    holds("sealed", FEW);
+}
+
+#[test]
+fn answers_of_any_bytes() {
+    holds("answers", FEW);
+}
+
+#[test]
+fn challenges_of_any_bytes() {
+    holds("challenge", FEW);
+}
+
+#[test]
+fn scopes_of_any_bytes() {
+    holds("scopes", MANY);
+}
+
+#[test]
+fn lines_to_the_agent_of_any_bytes() {
+    holds("agent", MANY);
+}
+
+#[test]
+fn policies_of_any_bytes() {
+    holds("policy", MANY);
+}
+
+#[test]
+fn journals_of_any_bytes() {
+    holds("journal", MANY);
+}
+
+#[test]
+fn records_of_any_bytes() {
+    holds("record", MANY);
+}
