@@ -28,6 +28,7 @@ mod kills;
 mod leaks;
 mod manage;
 mod memory;
+mod model;
 mod raw;
 mod rotation;
 mod scene;
