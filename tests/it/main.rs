@@ -31,6 +31,7 @@ mod memory;
 mod model;
 mod raw;
 mod rotation;
+mod round_trips;
 mod scene;
 mod second_factor;
 mod ssh_agent;

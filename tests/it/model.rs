@@ -222,6 +222,8 @@ struct World {
     /// Fingerprints, as the model has them: the key in use, and the one to go back to.
     current: String,
     earlier: Option<String>,
+    /// Whether the hook of this command has said no; asked again, it would say yes.
+    refused: Cell<bool>,
 }
 
 impl World {
@@ -265,6 +267,7 @@ impl World {
             name,
             current: key.public().fingerprint().to_string(),
             earlier: None,
+            refused: Cell::new(false),
         }
     }
 
@@ -345,6 +348,7 @@ impl World {
 
     /// Carries an operation on from wherever it stands, and may die on the way.
     fn carry(&self, intent: Intent, hook_refuses: bool, kill: Option<Kill>) -> Ended {
+        let past_the_hook = intent.stage >= Stage::Switched;
         self.account().kill = kill;
         let carried = self.carry_out(intent, hook_refuses).now_or_never();
         self.account().kill = None;
@@ -357,6 +361,9 @@ impl World {
             Some(Err(error)) => panic!("{error:?}"),
         };
         self.a_working_key_exists();
+        // A no is final, whatever came in between.
+        let settled = past_the_hook || matches!(ended, Ended::Killed | Ended::TakenBack);
+        assert!(settled || !self.refused.get(), "{ended:?}");
         ended
     }
 
@@ -414,9 +421,11 @@ impl World {
             store.announce(&intent)?;
         }
         let signer = signer.get_or_init(|| LocalSigner::new(key, Frozen));
-        let mut hook = |_: &Intent, _: &Issued| match hook_refuses {
-            true => Err("no".into()),
-            false => Ok(()),
+        let mut hook = |_: &Intent, _: &Issued| {
+            if hook_refuses && !self.refused.replace(true) {
+                return Err("no".into());
+            }
+            Ok(())
         };
         work.rotate(intent, signer, &mut hook).await
     }
@@ -508,6 +517,7 @@ impl World {
             return;
         };
         let generation = intent.generation;
+        self.refused.set(false);
         let mut ended = self.carry(intent, step.hook_refuses, first);
         if matches!(ended, Ended::Killed) {
             ended = self.resume(step.hook_refuses, rest);
@@ -515,7 +525,7 @@ impl World {
         match (&ended, &step.command) {
             // It died before it was written down: it never began.
             (Ended::Nothing, _) => {}
-            (Ended::TakenBack, _) => assert!(step.hook_refuses),
+            (Ended::TakenBack, _) => assert!(self.refused.get()),
             (Ended::Done, Command::Rotate { remove_old, .. }) => {
                 self.switched_to(generation, *remove_old);
             }
@@ -566,6 +576,7 @@ impl World {
             }
         }
         SECONDS.set(SECONDS.get() + GRACE + 1);
+        self.refused.set(false);
         let ended = self.resume(false, &step.kills);
         assert!(matches!(ended, Ended::Done), "{ended:?}");
         self.switched_to(generation, remove_old);

@@ -552,6 +552,9 @@ fn is_listed(method: &str, uri: &str, body: &str) {
                 assert_eq!(value["jsonrpc"], "2.0", "{body}");
                 assert_eq!(body.matches("\"method\"").count(), 1, "{body}");
                 assert!(!body.contains('\\'), "{body}");
+                // Without escapes, a name that is there twice is the only way to lose a quote.
+                let quotes = |text: &str| text.matches('"').count();
+                assert_eq!(quotes(&value.to_string()), quotes(body), "{body}");
             }
         }
         _ => panic!("{method}"),
