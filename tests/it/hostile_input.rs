@@ -5,7 +5,7 @@
 use std::{
     fs,
     panic::{self, AssertUnwindSafe},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use crate::support::data;
@@ -119,6 +119,17 @@ fn every_door_has_a_test_here_and_a_fuzz_target() {
     let mut checks: Vec<&str> = checks::CHECKS.iter().map(|(name, _)| *name).collect();
     checks.sort_unstable();
     assert_eq!(corpora, checks);
+    // No part of the package, so it need not be there.
+    let targets = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");
+    let Ok(targets) = fs::read_dir(targets) else {
+        return;
+    };
+    let mut targets: Vec<String> = targets
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    targets.sort();
+    let files: Vec<String> = checks.iter().map(|name| format!("{name}.rs")).collect();
+    assert_eq!(targets, files);
 }
 
 #[test]

@@ -217,7 +217,7 @@ proptest! {
 
 proptest! {
     // Each takes two key derivations, which cannot be had cheaper.
-    #![proptest_config(config(6))]
+    #![proptest_config(config(4))]
 
     #[test]
     fn a_sealed_key_opens_with_its_passphrase_only(
