@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::support::data;
+use crate::support::{Home, data};
 
 #[path = "hostile_input/checks.rs"]
 #[allow(unreachable_pub, reason = "the fuzz targets take it in as well")]
@@ -180,4 +180,63 @@ fn journals_of_any_bytes() {
 #[test]
 fn records_of_any_bytes() {
     holds("record", MANY);
+}
+
+/// A configuration with a bit of everything.
+const CONFIG: &str = r#"network = "custom"
+endpoint = "http://127.0.0.1:1/api/v2"
+timeout = 5
+require_locked_memory = false
+passphrase_file = "words"
+admin_client_id = "wcVoQGam"
+admin_secret_command = "cat secret"
+totp_seed_file = "seed"
+
+[agent]
+line = "10s"
+idle = "5m"
+
+[agent.keys.bot]
+operations = ["auth", "rest"]
+rest = ["GET /api/v2/private/get_positions"]
+scope = "trade:read"
+rate = "10/s"
+lifetime = "8h"
+uses = 100
+"#;
+
+/// `config.toml` is read by the program only, so the program is run: it works, or says what is
+/// wrong with the file and nothing of what is in it.
+#[test]
+fn configurations_of_any_bytes() {
+    let corpus = [(PathBuf::from("config.toml"), CONFIG.as_bytes().to_vec())];
+    let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+    let home = Home::new();
+    let plain = ["generate", "bot", "--no-passphrase", "--insecure"];
+    home.run(&plain).ok();
+    let path = home.store().join("config.toml");
+    home.secret_file("draft", "");
+    fs::rename(home.path("draft"), &path).unwrap();
+    let (mut taken, mut refused) = (0, 0);
+    for n in 0..150 {
+        let bytes = mutated(&mut chance, &corpus);
+        fs::write(&path, &bytes).unwrap();
+        let run = home.run(&["--json", "list"]);
+        if run.code == Some(0) {
+            taken += 1;
+            continue;
+        }
+        refused += 1;
+        let what = format!("{n}: {}: {run:#?}", bytes.escape_ascii());
+        assert!(matches!(run.code, Some(2 | 3)), "{what}");
+        assert!(
+            run.stdout.is_empty() && run.stderr.lines().count() == 1,
+            "{what}"
+        );
+        let error = run.error(run.code.unwrap());
+        let message = error["message"].as_str().unwrap();
+        assert!(!message.contains(char::is_control), "{what}");
+        assert!(!message.contains("cat secret"), "{what}");
+    }
+    assert!(taken > 5 && refused > 50, "{taken} {refused}");
 }
