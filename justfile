@@ -24,3 +24,18 @@ miri:
 
 fmt:
     cargo fmt
+
+# The key files and signatures that Python's cryptography is tested with; fetched, not kept.
+vectors:
+    cargo build
+    python3 scripts/vectors.py
+
+# Searches for hostile input, so many seconds at each door; needs nightly and cargo-fuzz.
+fuzz seconds="60":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    for target in $(cargo +nightly fuzz list); do
+        mkdir -p "fuzz/corpus/$target"
+        cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "tests/data/corpus/$target" -- \
+            -max_total_time={{seconds}} -timeout=20 -max_len=8192
+    done

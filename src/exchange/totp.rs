@@ -116,6 +116,19 @@ mod tests {
         }
     }
 
+    /// RFC 4226 appendix D: the counter is what RFC 6238 calls a step.
+    #[test]
+    fn codes_are_those_of_rfc_4226() {
+        let totp = Totp::new(&TotpSeed::new("GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ".into())).unwrap();
+        let codes = [
+            "755224", "287082", "359152", "969429", "338314", "254676", "287922", "162583",
+            "399871", "520489",
+        ];
+        for (counter, code) in (0..).zip(codes) {
+            assert_eq!(totp.code(counter).expose(), code, "{counter}");
+        }
+    }
+
     #[test]
     fn seeds_that_are_none_are_refused() {
         for seed in [

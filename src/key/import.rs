@@ -87,7 +87,7 @@ fn container(input: &[u8]) -> Result<(Kind, Zeroizing<Vec<u8>>), Error> {
         return Ok((shape(der.value())?, Zeroizing::new(input.to_vec())));
     }
     let Some(block) = pem::find(text)? else {
-        return Err(refusal(&Kind::Foreign(signature_of(text)?)));
+        return Ok((signature_of(text)?, Zeroizing::default()));
     };
     let kind = label(block.label)?;
     // What is refused for what it is need not be well-formed.
@@ -130,7 +130,7 @@ fn label(label: &str) -> Result<Kind, Error> {
 }
 
 /// Names texts that are not PEM by how they begin.
-fn signature_of(text: &[u8]) -> Result<&'static str, Error> {
+fn signature_of(text: &[u8]) -> Result<Kind, Error> {
     let text = text.trim_ascii_start();
     let begins = |mark: &str| text.starts_with(mark.as_bytes());
     let public = [
@@ -141,7 +141,7 @@ fn signature_of(text: &[u8]) -> Result<&'static str, Error> {
         "---- BEGIN SSH2 PUBLIC",
     ];
     if public.into_iter().any(begins) {
-        return Err(Error::Public);
+        return Ok(Kind::Public);
     }
     let known = [
         ("PuTTY-User-Key-File-", "a PuTTY key (.ppk)"),
@@ -153,7 +153,8 @@ fn signature_of(text: &[u8]) -> Result<&'static str, Error> {
         ("{", "a JSON text"),
     ];
     let found = known.into_iter().find(|(mark, _)| begins(mark));
-    found.map(|(_, what)| what).ok_or(Error::Unrecognised)
+    let found = found.ok_or(Error::Unrecognised);
+    found.map(|(_, what)| Kind::Foreign(what))
 }
 
 /// Tells DER structures apart by their first elements.

@@ -111,7 +111,7 @@ impl<'a> Sealed<'a> {
     pub(super) fn read(der: &'a [u8]) -> Result<Self, Error> {
         let info = EncryptedPrivateKeyInfoRef::from_der(der).map_err(|e| match e.kind() {
             ErrorKind::OidUnknown { .. } => Error::UnsupportedSealing,
-            _ if !is_pbes2(der) => Error::UnsupportedSealing,
+            _ if !is_known(der) => Error::UnsupportedSealing,
             _ => Error::Malformed {
                 what: "encrypted PKCS#8 key",
             },
@@ -150,13 +150,24 @@ impl<'a> Sealed<'a> {
     }
 }
 
-/// PBES1 and the schemes of PKCS#12 have parameters of other shapes.
-fn is_pbes2(der: &[u8]) -> bool {
+/// PBES1, the schemes of PKCS#12 and ciphers such as RC2 have parameters of other shapes.
+fn is_known(der: &[u8]) -> bool {
     let method = AnyRef::from_der(der).and_then(|info| {
         let mut reader = SliceReader::new(info.value())?;
         AlgorithmIdentifierRef::decode(&mut reader)
     });
-    method.is_ok_and(|method| method.oid == pbes2::PBES2_OID)
+    let Ok(method) = method else { return false };
+    let cipher = method.parameters.and_then(|schemes| {
+        let mut reader = SliceReader::new(schemes.value()).ok()?;
+        AnyRef::decode(&mut reader).ok()?;
+        AlgorithmIdentifierRef::decode(&mut reader).ok()
+    });
+    let known = [
+        pbes2::AES_128_CBC_OID,
+        pbes2::AES_192_CBC_OID,
+        pbes2::AES_256_CBC_OID,
+    ];
+    method.oid == pbes2::PBES2_OID && cipher.is_none_or(|cipher| known.contains(&cipher.oid))
 }
 
 fn check_cost(kdf: &pbes2::Kdf) -> Result<(), Error> {
@@ -244,3 +255,6 @@ fn parameters(kdf: Kdf, salt: &[u8; 16], iv: [u8; 16]) -> Option<pbes2::Paramete
     let encryption = pbes2::EncryptionScheme::Aes256Cbc { iv };
     Some(pbes2::Parameters { kdf, encryption })
 }
+
+#[cfg(test)]
+mod tests;

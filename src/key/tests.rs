@@ -7,6 +7,8 @@
 )]
 use super::*;
 
+mod wycheproof;
+
 const SEED: &str = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
 
 macro_rules! accepted {
@@ -116,7 +118,7 @@ fn signatures_are_those_of_openssl() {
 }
 
 #[test]
-fn rfc_8032_tests_1_to_3() {
+fn rfc_8032_tests_1_to_3_and_sha_abc() {
     for (seed, public, message, signature) in [
         (
             SEED,
@@ -135,6 +137,12 @@ fn rfc_8032_tests_1_to_3() {
             "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
             "af82",
             "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
+        ),
+        (
+            "833fe62409237b9d62ec77587520911e9a759cec1d19755b7da901b96dca3d42",
+            "ec172b93ad5e563bf4932c70e1245034c35467ef2efd4d64ebf819683467e2bf",
+            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+            "dc2a4459e7369633a52b1bf277839a00201009a3efbf3ecb69bea2186c26b58909351fc9ac90b3ecfdfbc7c66431e0303dca179c138ac17ad9bef1177331a704",
         ),
     ] {
         let key = PrivateKey::from_seed(&unhex(seed).try_into().unwrap()).unwrap();
@@ -443,6 +451,7 @@ fn refusals() {
         ("pbes1", refused!("pbes1.pem"), "UnsupportedSealing"),
         ("3des", refused!("pbes2-des3.pem"), "UnsupportedSealing"),
         ("gcm", refused!("pbes2-gcm.pem"), "UnsupportedSealing"),
+        ("rc2", refused!("pbes2-rc2.pem"), "UnsupportedSealing"),
         ("2^31 rounds", refused!("pbkdf2-2e31.pem"), "Costly"),
         ("rounds", refused!("pbkdf2-10000001.pem"), "Costly"),
         ("no rounds", refused!("pbkdf2-0.pem"), "Malformed"),
@@ -501,6 +510,11 @@ fn public_keys_that_are_none() {
             refused!("rsa-public-pkcs1.pem"),
             "Foreign(a public key in a format other than SPKI)",
         ),
+        (
+            refused!("openssh.pub"),
+            "Foreign(a public key in a format other than SPKI)",
+        ),
+        (refused!("putty.ppk"), "Foreign(a PuTTY key (.ppk))"),
         (b"", "Empty"),
     ] {
         assert_eq!(kind(&PublicKey::read(input).unwrap_err()), expected);

@@ -1,0 +1,645 @@
+//! What must hold for any bytes at all, one function for each door by which they come in.
+//!
+//! Two callers: the fuzzer (`fuzz/`), which searches, and `hostile_input.rs`, which goes over what
+//! was found and mutates it some thousand times. Only the public interface is used.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    io::{BufRead, BufReader, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use derikey::{
+    agent::{
+        Agent, Code, Decision, Denial, Granted, Held, Identity, Ledger, Limits, Logins, Policy,
+        Unwritable, serve,
+    },
+    exchange::{
+        Authority, Challenge, CreateApiKey, Error, Exchange, GetAccessLog, GetTime, Incoming,
+        ListApiKeys, Method, Network, Outcome, Outgoing, Ping, Scope, SecondFactor, Session,
+        Status, Transport,
+    },
+    key::{self, KeyName, Message, PrivateKey, PublicKey, Purpose, Stamp, Timestamp},
+    secret::{AccessToken, OneTimeCode, Passphrase},
+    signer::{self, LocalSigner, Signed, Signer, Stamper},
+    store::{Intent, Record},
+};
+use futures_util::FutureExt;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+/// A door, and what must hold there.
+pub type Check = fn(&[u8]);
+
+/// All of them, by the names of their corpora.
+pub const CHECKS: [(&str, Check); 10] = [
+    ("keys", keys),
+    ("openssh", openssh),
+    ("sealed", sealed),
+    ("answers", answers),
+    ("challenge", challenge),
+    ("scopes", scopes),
+    ("agent", agent),
+    ("policy", policy),
+    ("journal", journal),
+    ("record", record),
+];
+
+const SEED_KEY: &[u8] = include_bytes!("../../data/keys/ed25519.rfc8032.pem");
+
+// Keys.
+
+/// A key that is read signs, and is read again from what it is written as.
+fn is_a_key(key: &PrivateKey) {
+    let stamp = Stamp {
+        timestamp: Timestamp(1_576_074_319_000),
+        nonce: "1iqt2wls".parse().unwrap(),
+    };
+    let message = Message::new(
+        &stamp,
+        &Purpose::Login {
+            data: String::new(),
+        },
+    )
+    .unwrap();
+    let signature = key.sign(&message).unwrap();
+    key.public().verify(&message, &signature).unwrap();
+    let plain = key.to_plain_pem().unwrap();
+    let again = PrivateKey::read(plain.as_bytes(), None).unwrap();
+    assert_eq!(again.public(), key.public());
+    let public = PublicKey::read(key.public().to_pem().as_bytes()).unwrap();
+    assert_eq!(public, *key.public());
+}
+
+/// No error says anything that a terminal would obey.
+fn is_harmless(error: &impl std::fmt::Display) {
+    let text = error.to_string();
+    assert!(!text.contains(char::is_control), "{text:?}");
+}
+
+/// PEM and DER of every kind, in clear.
+pub fn keys(data: &[u8]) {
+    match PublicKey::read(data) {
+        Ok(key) => {
+            assert_eq!(PublicKey::read(key.spki_der()).unwrap(), key);
+            assert!(PrivateKey::read(data, None).is_err());
+        }
+        Err(error) => is_harmless(&error),
+    }
+    let sealed = PrivateKey::is_sealed(data);
+    match PrivateKey::read(data, None) {
+        Ok(key) => {
+            assert!(!sealed.unwrap());
+            is_a_key(&key);
+        }
+        Err(key::Error::Sealed) => assert!(sealed.unwrap()),
+        // What is wrong inside can often be told only when it is opened.
+        Err(error) => is_harmless(&error),
+    }
+}
+
+/// What stands in an OpenSSH file, in clear and sealed with few rounds.
+pub fn openssh(data: &[u8]) {
+    let mut pem = String::from("-----BEGIN OPENSSH PRIVATE KEY-----\n");
+    BASE64_STANDARD.encode_string(data, &mut pem);
+    pem.push_str("\n-----END OPENSSH PRIVATE KEY-----\n");
+    keys(pem.as_bytes());
+    if rounds_of(data).is_some_and(|rounds| (1..=4).contains(&rounds)) {
+        opens_or_not(pem.as_bytes());
+    }
+}
+
+/// The rounds of bcrypt, counted by hand: magic, cipher, "bcrypt", salt and rounds.
+fn rounds_of(data: &[u8]) -> Option<u32> {
+    let at = data.windows(10).position(|w| w == b"\0\0\0\x06bcrypt")?;
+    let number = |at: usize| {
+        let bytes = data.get(at..at + 4)?;
+        Some(u32::from_be_bytes(bytes.try_into().ok()?))
+    };
+    let salt = usize::try_from(number(at + 14)?).ok()?;
+    number((at + 18).checked_add(salt).filter(|at| *at < data.len())?)
+}
+
+fn opens_or_not(data: &[u8]) {
+    let words = Passphrase::new("correct horse".into());
+    match PrivateKey::read(data, Some(&words)) {
+        Ok(key) => is_a_key(&key),
+        Err(error) => is_harmless(&error),
+    }
+}
+
+/// A sealed PKCS#8 key whose derivation is cheap. One that is dear is refused before it is begun.
+pub fn sealed(data: &[u8]) {
+    use pkcs8::{
+        EncryptedPrivateKeyInfoRef,
+        der::Decode,
+        pkcs5::{EncryptionScheme, pbes2::Kdf},
+    };
+    let known = PrivateKey::is_sealed(data);
+    let Ok(info) = EncryptedPrivateKeyInfoRef::from_der(data) else {
+        return keys(data);
+    };
+    let EncryptionScheme::Pbes2(parameters) = &info.encryption_algorithm else {
+        return;
+    };
+    let (cheap, dear) = match &parameters.kdf {
+        Kdf::Pbkdf2(kdf) => (kdf.iteration_count <= 64, kdf.iteration_count > 10_000_000),
+        Kdf::Scrypt(kdf) => {
+            let (r, p) = (u64::from(kdf.block_size), u64::from(kdf.parallelization));
+            let memory = u128::from(kdf.cost_parameter) * u128::from(r) * 128;
+            let work = memory * u128::from(p);
+            (work <= 1 << 16, memory > 256 << 20 || work > 1 << 30)
+        }
+        _ => return,
+    };
+    if dear {
+        assert!(known.is_err(), "{known:?}");
+        // It does not get to the passphrase.
+        opens_or_not(data);
+    } else if cheap {
+        opens_or_not(data);
+    }
+}
+
+// The exchange.
+
+/// Answers with what it was given, again and again, and lets no time pass.
+struct Parrot<'a> {
+    answers: Mutex<VecDeque<&'a [u8]>>,
+    sent: Mutex<Vec<String>>,
+}
+
+impl Transport for Parrot<'_> {
+    async fn post(&self, request: Outgoing) -> Result<Incoming, Error> {
+        let sent = String::from_utf8(request.body.to_vec()).unwrap();
+        self.sent.lock().unwrap().push(sent);
+        let mut answers = self.answers.lock().unwrap();
+        let answer = answers.front().copied().unwrap_or_default();
+        if answers.len() > 1 {
+            answers.pop_front();
+        }
+        Ok(Incoming {
+            status: 200,
+            body: Zeroizing::new(answer.to_vec()),
+        })
+    }
+
+    async fn pause(&self, _: Duration) {}
+}
+
+fn parrot<'a>(network: Network, answers: &[&'a [u8]]) -> Exchange<Parrot<'a>> {
+    let answers = answers.iter().copied().collect();
+    let parrot = Parrot {
+        answers: Mutex::new(answers),
+        sent: Mutex::default(),
+    };
+    Exchange::new(parrot, network)
+}
+
+/// Calls one method, and sees that an error shows nothing of the answer.
+fn call<M: Method>(data: &[u8], method: &M) {
+    let exchange = parrot(Network::Test, &[data]);
+    let token = AccessToken::new("1582628593469.secret".into());
+    let called = exchange.call(Authority::Bearer(&token), method);
+    match called.now_or_never().unwrap() {
+        Ok(Outcome::Done(_)) => {}
+        Ok(Outcome::Challenged(challenge)) => {
+            let shown = format!("{challenge:?}");
+            assert!(challenge.text().len() < 8 || !shown.contains(challenge.text()));
+        }
+        Err(error) => {
+            is_harmless(&error);
+            // Words may be quoted, and nothing that could be a token.
+            let text = error.to_string();
+            let odd = |c: char| c.is_ascii_digit() || c.is_ascii_uppercase();
+            for piece in text.split(' ').filter(|piece| piece.len() > 24) {
+                assert!(!piece.contains(odd), "{text}");
+            }
+        }
+    }
+}
+
+/// An answer to any call.
+pub fn answers(data: &[u8]) {
+    call(data, &ListApiKeys {});
+    call(data, &GetTime {});
+    call(data, &Ping {});
+    call(data, &Status {});
+    call(
+        data,
+        &GetAccessLog {
+            offset: 0,
+            count: 1,
+        },
+    );
+    let create = CreateApiKey {
+        max_scope: &Scope::nothing(),
+        name: "bot",
+        public_key: "",
+        enabled_features: &[],
+    };
+    call(data, &create);
+    // A session keeps what it is told.
+    let session = serde_json::from_slice::<Value>(data).ok();
+    if let Some(session) = session.and_then(|v| v.get("result").cloned()) {
+        if let Ok(session) = serde_json::from_value::<Session>(session) {
+            let shown = format!("{session:?}");
+            assert!(shown.is_ascii());
+        }
+    }
+}
+
+/// Answers a challenge, and remembers whose.
+#[derive(Default)]
+struct Asked(Vec<Option<String>>);
+
+impl SecondFactor for Asked {
+    fn code(&mut self, challenge: &Challenge) -> Result<OneTimeCode, Error> {
+        self.0.push(challenge.rp_id().map(str::to_owned));
+        Ok(OneTimeCode::new("287082".into()))
+    }
+
+    fn waits(&mut self, _: u64) -> bool {
+        false
+    }
+}
+
+/// Answers to a call and to the code that follows it, one a line. A code goes to no other site and
+/// no more than three times, and never in two requests.
+pub fn challenge(data: &[u8]) {
+    let lines: Vec<&[u8]> = data.split(|b| *b == b'\n').collect();
+    for (network, sites) in [
+        (Network::Test, &["test.deribit.com"][..]),
+        (Network::Production, &["www.deribit.com", "deribit.com"]),
+    ] {
+        let exchange = parrot(network, &lines);
+        let token = AccessToken::new("1582628593469.secret".into());
+        let mut second = Asked::default();
+        let called = exchange.confirm(Authority::Bearer(&token), &ListApiKeys {}, &mut second);
+        if let Err(error) = called.now_or_never().unwrap() {
+            is_harmless(&error);
+            assert!(!error.to_string().contains("287082"));
+        }
+        assert!(second.0.len() <= 3);
+        for site in second.0.iter().flatten() {
+            assert!(sites.contains(&site.as_str()), "{site}");
+        }
+        let sent = exchange.transport().sent.lock().unwrap();
+        let with_code = sent.iter().filter(|body| body.contains("287082")).count();
+        assert_eq!(with_code, second.0.len());
+    }
+}
+
+/// A scope, as a person types it and as the exchange writes it.
+pub fn scopes(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else {
+        return;
+    };
+    match text.parse::<Scope>() {
+        Ok(scope) => {
+            stands_for_itself(&scope);
+            // What is typed is never read as less or more by the exchange's rules.
+            if !text.trim().starts_with('@') {
+                assert_eq!(Scope::from_wire(text), scope);
+            }
+            assert_eq!(scope.to_string().parse::<Scope>().unwrap(), scope);
+        }
+        Err(error) => is_harmless(&error),
+    }
+    let scope = Scope::from_wire(text);
+    stands_for_itself(&scope);
+    if let Ok(name) = text.parse::<KeyName>() {
+        assert!(name.as_str() == text && (1..=16).contains(&text.len()));
+        assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+    }
+}
+
+fn stands_for_itself(scope: &Scope) {
+    let text = scope.to_string();
+    assert!(text.bytes().all(|b| b.is_ascii_graphic() || b == b' '));
+    assert_eq!(Scope::from_wire(&text), *scope);
+    assert!(scope.is_within(scope) && scope.without_power().is_within(scope));
+    assert!(!scope.without_power().manages_keys());
+    assert_eq!(scope.written_out(), *scope);
+    let json = serde_json::to_string(scope).unwrap();
+    assert_eq!(serde_json::from_str::<Scope>(&json).unwrap(), *scope);
+}
+
+// The agent.
+
+/// Signs, and remembers what.
+#[derive(Debug)]
+struct Recorder {
+    signer: LocalSigner<Frozen>,
+    signed: Arc<Mutex<Vec<Purpose>>>,
+}
+
+#[derive(Debug)]
+struct Frozen;
+
+impl Stamper for Frozen {
+    fn stamp(&self) -> Result<Stamp, signer::Error> {
+        Ok(Stamp {
+            timestamp: Timestamp(1_576_074_319_000),
+            nonce: "1iqt2wls".parse().unwrap(),
+        })
+    }
+}
+
+impl Signer for Recorder {
+    fn public_key(&self) -> &PublicKey {
+        self.signer.public_key()
+    }
+
+    fn sign(&self, purpose: &Purpose) -> Result<Signed, signer::Error> {
+        self.signed.lock().unwrap().push(purpose.clone());
+        self.signer.sign(purpose)
+    }
+}
+
+/// Speaks to no exchange.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Logins for Nowhere {
+    fn scope(&self, _: &KeyName, asked: Option<&str>) -> Result<String, Denial> {
+        let scope = asked.unwrap_or("trade:read").parse::<Scope>();
+        let scope = scope.map_err(|_| Denial::new(Code::Malformed, "that is no scope"))?;
+        Ok(scope.to_string())
+    }
+
+    fn log_in(&self, _: &KeyName, _: &dyn Signer, _: &str, _: &str) -> Result<Granted, Denial> {
+        Err(Denial::new(Code::Login, "there is no exchange"))
+    }
+}
+
+impl Ledger for Nowhere {
+    fn record(&self, _: Decision) -> Result<(), Unwritable> {
+        Ok(())
+    }
+}
+
+/// The keys that the agent under test has, and what each may be asked for.
+const POLICIES: [(&str, &str); 3] = [
+    ("plain", ""),
+    (
+        "rest",
+        "rest = [\"GET /api/v2/private/get_positions\", \"POST /api/v2/private/buy\"]",
+    ),
+    ("tokens", "operations = [\"token\"]"),
+];
+
+/// An agent in a thread of its own, and a connection to it.
+struct Running {
+    signed: Arc<Mutex<Vec<Purpose>>>,
+    path: std::path::PathBuf,
+    _dir: tempfile::TempDir,
+    connection: Option<BufReader<UnixStream>>,
+    stop: UnixStream,
+}
+
+impl Running {
+    fn start() -> Self {
+        let signed: Arc<Mutex<Vec<Purpose>>> = Arc::default();
+        let held = POLICIES.map(|(name, policy)| Held {
+            identity: Identity {
+                name: name.parse().unwrap(),
+                client_id: "wcVoQGam".into(),
+                network: "test".into(),
+                endpoint: None,
+            },
+            signer: Arc::new(Recorder {
+                signer: LocalSigner::new(PrivateKey::read(SEED_KEY, None).unwrap(), Frozen),
+                signed: Arc::clone(&signed),
+            }),
+            policy: toml::from_str(policy).unwrap(),
+        });
+        let agent = Agent::new(held.into(), Box::new(Nowhere), Box::new(Nowhere), [7; 32]);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (stop, bell) = UnixStream::pair().unwrap();
+        thread::spawn(move || serve(&listener, &Arc::new(agent), Limits::default(), &bell));
+        Self {
+            signed,
+            path,
+            _dir: dir,
+            connection: None,
+            stop,
+        }
+    }
+
+    /// Sends one line and returns the answer; nothing when the agent hung up.
+    fn ask(&mut self, line: &[u8]) -> Option<String> {
+        let connection = match self.connection.as_mut() {
+            Some(connection) => connection,
+            None => {
+                let stream = UnixStream::connect(&self.path).unwrap();
+                self.connection.insert(BufReader::new(stream))
+            }
+        };
+        // An agent that hangs up on a long line does not read all of it.
+        let _ = connection.get_mut().write_all(&[line, b"\n"].concat());
+        let mut answer = String::new();
+        match connection.read_line(&mut answer) {
+            Ok(1..) => Some(answer),
+            _ => {
+                self.connection = None;
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.stop.write_all(b"x");
+    }
+}
+
+thread_local! {
+    static AGENT: RefCell<Option<Running>> = const { RefCell::new(None) };
+}
+
+/// Lines to an agent. Whatever is signed has exactly the form that the policy allowed.
+pub fn agent(data: &[u8]) {
+    AGENT.with_borrow_mut(|slot| {
+        for line in data.split(|b| *b == b'\n') {
+            let agent = slot.get_or_insert_with(Running::start);
+            let answer = agent.ask(line);
+            let signed = std::mem::take(&mut *agent.signed.lock().unwrap());
+            let Some(answer) = answer else {
+                assert!(signed.is_empty() && line.len() > 64 * 1024);
+                continue;
+            };
+            let body = answer.strip_suffix('\n').unwrap();
+            assert!(body.bytes().all(|b| b == b' ' || b.is_ascii_graphic()));
+            let answer: Value = serde_json::from_str(body).unwrap();
+            let ok = answer["ok"].as_bool().unwrap();
+            assert!(ok || answer["error"]["code"].is_string());
+            assert!(ok || signed.is_empty());
+            if line.len() > 64 * 1024 {
+                assert_eq!(answer["error"]["code"], "too_long");
+                agent.connection = None;
+            } else if ok {
+                is_allowed(line, &signed);
+                put_back(slot, line);
+            }
+        }
+    });
+}
+
+/// A line that was answered with a result says in the open what was signed for it.
+fn is_allowed(line: &[u8], signed: &[Purpose]) {
+    let line: Value = serde_json::from_slice(line).unwrap();
+    let text = |field: &str| line.get(field).and_then(Value::as_str).unwrap_or_default();
+    let key = text("key");
+    match (text("op"), signed) {
+        ("auth", [Purpose::Login { data }]) => {
+            assert!(data.is_empty() && matches!(key, "plain" | "rest"), "{line}");
+        }
+        ("rest", [Purpose::Request { method, uri, body }]) => {
+            assert_eq!(
+                (method.as_str(), uri.as_str()),
+                (text("method"), text("path"))
+            );
+            assert!(body == text("body") && key == "rest", "{line}");
+            is_listed(method, uri, body);
+        }
+        ("list" | "status" | "lock" | "unlock" | "shutdown", []) => {}
+        _ => panic!("{line} {signed:?}"),
+    }
+    for foreign in ["data", "nonce", "timestamp"] {
+        assert!(line.get(foreign).is_none(), "{line}");
+    }
+}
+
+/// One of the two methods of [`POLICIES`], said in one way.
+fn is_listed(method: &str, uri: &str, body: &str) {
+    match method {
+        "GET" => {
+            let rest = uri.strip_prefix("/api/v2/private/get_positions").unwrap();
+            assert!(
+                body.is_empty() && (rest.is_empty() || rest.starts_with('?')),
+                "{uri}"
+            );
+            let harmless = |b: u8| b.is_ascii_alphanumeric() || b"?&=_-.:,".contains(&b);
+            assert!(
+                rest.bytes().all(harmless) && rest.matches('?').count() <= 1,
+                "{uri}"
+            );
+            let mut names: Vec<&str> = rest
+                .trim_start_matches('?')
+                .split('&')
+                .filter_map(|pair| Some(pair.split_once('=')?.0))
+                .collect();
+            let all = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert!(names.len() == all && !names.contains(&"method"), "{uri}");
+        }
+        "POST" => {
+            assert_eq!(uri, "/api/v2/private/buy");
+            if !body.is_empty() {
+                let value: Value = serde_json::from_str(body).unwrap();
+                assert_eq!(value["method"], "private/buy", "{body}");
+                assert_eq!(value["jsonrpc"], "2.0", "{body}");
+                assert_eq!(body.matches("\"method\"").count(), 1, "{body}");
+                assert!(!body.contains('\\'), "{body}");
+                // Without escapes, a name that is there twice is the only way to lose a quote.
+                let quotes = |text: &str| text.matches('"').count();
+                assert_eq!(quotes(&value.to_string()), quotes(body), "{body}");
+            }
+        }
+        _ => panic!("{method}"),
+    }
+}
+
+/// Undoes what the next line should not meet.
+fn put_back(slot: &mut Option<Running>, line: &[u8]) {
+    let line: Value = serde_json::from_slice(line).unwrap();
+    match line["op"].as_str().unwrap() {
+        "lock" => {
+            let agent = slot.as_mut().unwrap();
+            let refused = agent.ask(br#"{"op":"auth","key":"plain"}"#).unwrap();
+            assert!(refused.contains("locked") && agent.signed.lock().unwrap().is_empty());
+            let unlock = serde_json::json!({"op": "unlock", "passphrase": line["passphrase"]});
+            let answer = agent.ask(unlock.to_string().as_bytes()).unwrap();
+            assert!(answer.contains("true"), "{answer}");
+        }
+        "shutdown" => *slot = None,
+        _ => {}
+    }
+}
+
+/// Names that no policy may list, in the words of the protocol's documentation.
+const NEVER: [&str; 8] = [
+    "withdraw",
+    "transfer",
+    "api_key",
+    "subaccount",
+    "address",
+    "password",
+    "deposit",
+    "token",
+];
+
+/// Policies of keys, as `config.toml` has them under `agent.keys`.
+pub fn policy(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else {
+        return;
+    };
+    let Ok(policies) = toml::from_str::<BTreeMap<KeyName, Policy>>(text) else {
+        return;
+    };
+    for policy in policies.values() {
+        if let Err(error) = policy.check() {
+            is_harmless(&error);
+        }
+        for method in &policy.rest {
+            let (verb, path) = method.as_str().split_once(' ').unwrap();
+            assert!(matches!(verb, "GET" | "POST"), "{method:?}");
+            let name = path.strip_prefix("/api/v2/private/").unwrap();
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+            assert!(!name.is_empty() && name.bytes().all(plain), "{method:?}");
+            assert!(!NEVER.iter().any(|part| name.contains(part)), "{method:?}");
+        }
+        if let Some(rate) = policy.rate {
+            assert!((1..=1_000_000).contains(&rate.count));
+        }
+    }
+}
+
+// Files.
+
+/// Whatever is read is written so that it is read as the same again.
+fn is_stable<T: DeserializeOwned + Serialize>(
+    read: impl Fn(&str) -> Option<T>,
+    write: impl Fn(&T) -> String,
+    data: &[u8],
+) {
+    let Some(first) = str::from_utf8(data).ok().and_then(&read) else {
+        return;
+    };
+    let written = write(&first);
+    let second = read(&written).unwrap_or_else(|| panic!("{written}"));
+    assert_eq!(write(&second), written);
+}
+
+/// A journal entry.
+pub fn journal(data: &[u8]) {
+    let read = |text: &str| serde_json::from_str::<Intent>(text).ok();
+    is_stable(read, |intent| serde_json::to_string(intent).unwrap(), data);
+}
+
+/// A `key.toml`.
+pub fn record(data: &[u8]) {
+    let read = |text: &str| toml::from_str::<Record>(text).ok();
+    is_stable(read, |record| toml::to_string(record).unwrap(), data);
+}
