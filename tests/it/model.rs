@@ -591,6 +591,7 @@ fn fresh() -> (PrivateKey, Record) {
         fingerprint: key.public().fingerprint(),
         created: now(),
         registration: None,
+        signer: None,
     };
     (key, record)
 }
