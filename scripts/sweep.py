@@ -55,7 +55,7 @@ import sys
 import tempfile
 import urllib.request
 
-CALLS = "openat,write,fsync,rename,renameat2,symlink,mkdir,unlink,link,flock,connect,sendto,recvfrom,close"
+CALLS = "openat,write,fsync,rename,renameat2,symlink,mkdir,unlink,link,flock,connect,sendto,writev,recvfrom,close,fdatasync"
 SECRET = "correct horse battery staple"
 ADMIN = {"provision", "register", "resume", "rotate", "rollback", "edit", "disable", "enable", "remove"}
 PLACE = ADMIN | {"adopt", "auth"}
