@@ -55,7 +55,7 @@ fn opens(file: &[u8], passphrase: &str) {
     let key = PrivateKey::read(&plain(), None).unwrap();
     let opened = PrivateKey::read(file, Some(&Passphrase::new(passphrase.into())));
     assert_eq!(opened.unwrap().public(), key.public());
-    let other = Passphrase::new(format!("{passphrase}x").into());
+    let other = Passphrase::new(format!("{passphrase}x"));
     let opened = PrivateKey::read(file, Some(&other));
     // One wrong passphrase in 256 finds padding, and fails at what stands before it.
     assert!(matches!(opened, Err(Error::WrongPassphrase)), "{opened:?}");

@@ -479,7 +479,7 @@ impl World {
         assert_eq!(there, kept, "at the exchange");
         let enabled = ours.iter().filter(|key| key.enabled);
         let enabled: Vec<String> = enabled.map(|key| print(key)).collect();
-        assert_eq!(enabled, [self.current.clone()], "enabled");
+        assert_eq!(enabled, std::slice::from_ref(&self.current), "enabled");
     }
 
     /// Resumes until nothing is under way, or a grace has to be waited for; the last time unharmed.
