@@ -351,6 +351,9 @@ impl From<SocketError> for Failure {
     fn from(error: SocketError) -> Self {
         let message = error.to_string();
         match error {
+            // A directory that is meant for everybody (its sticky bit is set) is left as it is.
+            SocketError::Exposed { mode, .. } if mode & 0o1000 != 0 => Self::key(message)
+                .hint("name a path with --socket, in a directory of your own with mode 0700"),
             SocketError::Exposed { path, .. } => Self::key(message).hint(format!(
                 "whoever gets into it could take the agent's place; chmod 700 '{}', or name another with --socket",
                 path.display()

@@ -443,6 +443,10 @@ fn a_directory_that_others_get_into_is_refused() {
         assert_eq!(mode(&stage.dir), wide);
         assert!(!stage.socket().exists());
     }
+    // One for everybody, such as /tmp, stays one.
+    fs::set_permissions(&stage.dir, fs::Permissions::from_mode(0o1777)).unwrap();
+    let run = stage.refused(&["bot"]).fails(7);
+    assert!(!run.stderr.contains("chmod"), "{run:#?}");
     fs::remove_dir(&stage.dir).unwrap();
     let real = stage.home.path("real");
     fs::create_dir(&real).unwrap();
