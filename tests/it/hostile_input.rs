@@ -67,7 +67,9 @@ const TOKENS: [&[u8]; 16] = [
 
 /// Changes a few places, and now and then grafts one file onto another.
 fn mutated(chance: &mut Chance, corpus: &[(PathBuf, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = corpus[chance.below(corpus.len())].1.clone();
+    // The longer of two: what the search left are scraps, and most of what is whole is long.
+    let two = [(); 2].map(|()| &corpus[chance.below(corpus.len())].1);
+    let mut bytes = two.into_iter().max_by_key(|b| b.len()).unwrap().clone();
     for _ in 0..=chance.below(3) {
         let at = chance.below(bytes.len() + 1);
         let end = (at + chance.below(9)).min(bytes.len());
@@ -218,7 +220,7 @@ fn configurations_of_any_bytes() {
     home.secret_file("draft", "");
     fs::rename(home.path("draft"), &path).unwrap();
     let (mut taken, mut refused) = (0, 0);
-    for n in 0..150 {
+    for n in 0..300 {
         let bytes = mutated(&mut chance, &corpus);
         fs::write(&path, &bytes).unwrap();
         let run = home.run(&["--json", "list"]);
@@ -238,5 +240,5 @@ fn configurations_of_any_bytes() {
         assert!(!message.contains(char::is_control), "{what}");
         assert!(!message.contains("cat secret"), "{what}");
     }
-    assert!(taken > 5 && refused > 50, "{taken} {refused}");
+    assert!(taken > 3 && refused > 100, "{taken} {refused}");
 }
