@@ -27,7 +27,7 @@ mod enable;
 pub(super) use edit::edit;
 pub(super) use enable::set;
 
-fn registered<'a>(
+pub(super) fn registered<'a>(
     name: &KeyName,
     known: Option<&'a Registration>,
 ) -> Result<&'a Registration, Failure> {

@@ -216,13 +216,7 @@ fn registered<'a>(
     name: &KeyName,
     record: &'a Record,
 ) -> Result<(&'a Registration, crate::exchange::KeyId), Failure> {
-    let Some(known) = &record.registration else {
-        return Err(
-            Failure::refused(format!("{name} is not registered at an exchange")).hint(format!(
-                "register it first with \"derikey register {name}\""
-            )),
-        );
-    };
+    let known = manage::registered(name, record.registration.as_ref())?;
     let id = known.key_id.ok_or_else(|| {
         Failure::refused(format!("the id of {name} at the exchange is not known"))
             .hint("adopt it again: it needs account:read for that, and a one-time code (--totp-fd, -command or -seed-file)")
