@@ -96,6 +96,20 @@ fn intend(
     intent
 }
 
+/// Journals a change, carries it out, and writes down what came of it.
+async fn begin(
+    context: &Context,
+    work: &mut Work<'_, Https>,
+    intent: &Intent,
+    network: &Network,
+) -> Result<(), Failure> {
+    context.store.announce(intent)?;
+    let result = work.change(intent, Attempt::First).await;
+    let result = result.map_err(Failure::from);
+    write_down(context, intent, network, &result)?;
+    result
+}
+
 /// Finishes an interrupted change.
 pub(super) fn finish(
     context: &Context,

@@ -2,9 +2,7 @@
 
 use serde_json::json;
 
-use super::{
-    find, intend, outcome, refuse_lock_out, refuse_pending, registered, work_of, write_down,
-};
+use super::{begin, find, intend, outcome, refuse_lock_out, refuse_pending, registered, work_of};
 use crate::{
     cli::{
         answer,
@@ -16,7 +14,7 @@ use crate::{
     },
     exchange::{ApiKey, Setting},
     key::KeyName,
-    provision::{self, Attempt, Change, differences_of},
+    provision::{self, Change, differences_of},
     store::{Operation, Record, Specification},
 };
 
@@ -80,13 +78,8 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
             key,
             wish,
         );
-        context.store.announce(&intent)?;
-        let result = work
-            .change(&intent, Attempt::First)
-            .await
-            .map_err(Failure::from);
-        write_down(context, &intent, &known.network, &result)?;
-        result.map(|()| Some(intent))
+        let done = begin(context, &mut work, &intent, &known.network).await;
+        done.map(|()| Some(intent))
     })?;
     match intent {
         None => Ok(()),

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{
-    find, intend, local_of, note, outcome, refuse_lock_out, refuse_pending, registered, work_of,
-    write_down,
+    begin, find, intend, local_of, note, outcome, refuse_lock_out, refuse_pending, registered,
+    work_of,
 };
 use crate::{
     cli::{
@@ -18,7 +18,7 @@ use crate::{
     },
     exchange::{ApiKey, ClientId, KeyId, Network},
     key::KeyName,
-    provision::{self, Attempt, Change, Survey},
+    provision::{self, Change, Survey},
     store::{Operation, Registration, Stage, State},
 };
 
@@ -155,13 +155,8 @@ fn set_named(
             key,
             wish,
         );
-        context.store.announce(&intent)?;
-        let result = work
-            .change(&intent, Attempt::First)
-            .await
-            .map_err(Failure::from);
-        write_down(context, &intent, &known.network, &result)?;
-        result.and_then(|()| outcome(context, &intent))
+        begin(context, &mut work, &intent, &known.network).await?;
+        outcome(context, &intent)
     })?;
     context.output.result(&value, || answer::lines(&value))
 }
