@@ -35,7 +35,6 @@ use std::{
 
 use aws_lc_rs::{rand::SystemRandom, rsa, signature};
 use base64::prelude::{BASE64_STANDARD, Engine};
-use derikey::key::{Message, Nonce, PrivateKey, Purpose, RestingKey, Stamp, Timestamp};
 use tempfile::TempDir;
 
 const CONNECTIONS: usize = 64;
@@ -129,19 +128,13 @@ fn alone(kind: &Kind, scene: &Scene, effort: &Effort) {
     let mut agent = scene.agent.connect();
     let mut ssh = scene.ssh.as_ref().map(Server::connect);
     let raw = Raw::read(&scene.pem);
-    let resting = RestingKey::new(PrivateKey::read(scene.pem.as_bytes(), None).unwrap()).unwrap();
-    let message = message();
     let mut floors = Times::default();
     let mut raws = Times::default();
-    let mut rests = Times::default();
     let mut agents = Times::default();
     let mut sshs = Times::default();
     for _ in 0..effort.rounds {
         floors.take(kind.turn, || floor.trip());
         raws.take(kind.turn, || raw.sign());
-        rests.take(kind.turn, || {
-            drop(black_box(resting.sign(&message).unwrap()))
-        });
         agents.take(kind.turn, || agent.trip());
         if let Some(ssh) = &mut ssh {
             sshs.take(kind.turn.min(5), || ssh.trip());
@@ -152,21 +145,15 @@ fn alone(kind: &Kind, scene: &Scene, effort: &Effort) {
         kind.name
     );
     row("bare echo of the same sizes", &mut floors);
-    row("bare signature, key on the heap", &mut raws);
-    row("signature, key in locked pages", &mut rests);
+    row("bare signature", &mut raws);
     row("agent, auth", &mut agents);
     row("ssh-agent, sign", &mut sshs);
-    let (floor, raw, rest) = (floors.median(), raws.median(), rests.median());
+    let (floor, raw) = (floors.median(), raws.median());
     let agent = agents.median();
     verdict(
         "agent / (echo + bare signature)",
         agent / (floor + raw),
         Budget::AtMost(1.25),
-    );
-    verdict(
-        "agent / (echo + signature from locked pages)",
-        agent / (floor + rest),
-        Budget::None,
     );
     if ssh.is_some() {
         let budget = kind.beside_ssh(Budget::AtMost(0.05));
@@ -344,15 +331,6 @@ impl Raw {
             }
         }
     }
-}
-
-fn message() -> Message {
-    let stamp = Stamp {
-        timestamp: Timestamp(1_576_074_319_000),
-        nonce: "ur81yspy45k16jc73z3izvev".parse::<Nonce>().unwrap(),
-    };
-    let data = String::new();
-    Message::new(&stamp, &Purpose::Login { data }).unwrap()
 }
 
 /// Who is measured.

@@ -15,7 +15,7 @@ use aws_lc_rs::{
 use base64::prelude::{BASE64_STANDARD, Engine};
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use derikey::{
-    key::{Algorithm, Kdf, Message, Nonce, PrivateKey, Purpose, RestingKey, Stamp, Timestamp},
+    key::{Algorithm, Kdf, Message, Nonce, PrivateKey, Purpose, Stamp, Timestamp},
     secret::Passphrase,
 };
 
@@ -116,10 +116,6 @@ fn keys(c: &mut Criterion) {
         });
         group.bench_function("fingerprint", |b| {
             b.iter(|| black_box(public.fingerprint()))
-        });
-        let resting = RestingKey::new(key).unwrap();
-        group.bench_function("sign/at rest", |b| {
-            b.iter(|| black_box(resting.sign(&message).unwrap()))
         });
         group.finish();
     }

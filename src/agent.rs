@@ -4,8 +4,8 @@
 //! the same by whoever chooses the login's data. So a caller names an operation; text, moment and
 //! nonce are the agent's. What `docs/agent-protocol.md` does not name cannot be asked.
 //!
-//! Threads and blocking calls, one thread for each of at most 64 connections: a signature is a
-//! matter of microseconds, and a runtime would cost as many.
+//! A thread for each processor attends to whoever speaks: a signature is a matter of microseconds,
+//! and to wake a thread of its own for each caller would cost as many.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -126,6 +126,8 @@ pub struct Subject {
     pub identity: Identity,
     /// Its fingerprint.
     pub fingerprint: Fingerprint,
+    /// Its network, and the base address where that has no name.
+    pub place: String,
 }
 
 /// Why there is no result.

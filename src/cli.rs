@@ -40,11 +40,13 @@ use args::{Cli, Command, Sign};
 use context::Context;
 use failure::Failure;
 
-use crate::store::Operation;
+use crate::{secret::shelter_keys, store::Operation};
 
 /// Runs the program and returns its exit code.
 pub fn run() -> ExitCode {
     harden();
+    // Nothing has used aws-lc yet. Where it cannot be, `status` and `doctor` tell.
+    shelter_keys();
     terminal::obey_signals();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

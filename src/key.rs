@@ -26,24 +26,23 @@ mod openssh;
 mod pem;
 mod pkcs8;
 mod public;
-mod resting;
 mod seclusion;
 mod ssh;
 mod symmetric;
 
 pub use error::Error;
 pub use fingerprint::Fingerprint;
+pub(crate) use fingerprint::hex;
 pub use message::{Message, Nonce, Purpose, Signature, Stamp, Timestamp};
 pub use name::KeyName;
 pub use pkcs8::Kdf;
 pub use public::PublicKey;
-pub use resting::RestingKey;
 pub use ssh::SshKey;
 pub(crate) use ssh::string as ssh_string;
 pub use symmetric::SymmetricKey;
 
 use import::Found;
-use seclusion::secluded;
+use seclusion::{DEEP, SHALLOW, secluded, swept};
 
 /// The longest input that is looked at; the largest honest one has a tenth of it.
 pub const MAX_INPUT: usize = 64 * 1024;
@@ -185,7 +184,11 @@ impl PrivateKey {
     /// # Errors
     /// [`Error::Library`] when the library fails; it checks its RSA signatures.
     pub fn sign(&self, message: &Message) -> Result<Signature, Error> {
-        self.pair.sign(message.as_bytes())
+        let sign = || self.pair.sign(message.as_bytes());
+        match self.pair {
+            Pair::Ed25519(_) => swept::<_, SHALLOW>(sign),
+            Pair::Rsa(_) => swept::<_, DEEP>(sign),
+        }
     }
 
     fn from_seed(seed: &[u8; 32]) -> Result<Self, Error> {

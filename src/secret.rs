@@ -12,52 +12,7 @@ use zeroize::{Zeroize, Zeroizing};
 mod locked;
 mod residence;
 
-/// What must not compile, as for [`Secret`].
-///
-/// No `Clone`:
-/// ```
-/// fn given(l: derikey::secret::Locked) -> derikey::secret::Locked {
-///     l
-/// }
-/// ```
-/// ```compile_fail,E0599
-/// fn given(l: derikey::secret::Locked) -> derikey::secret::Locked {
-///     l.clone()
-/// }
-/// ```
-/// No `Deref`, `PartialEq`, `Display`:
-/// ```
-/// fn same(l: &derikey::secret::Locked, m: &derikey::secret::Locked) -> String {
-///     format!("{l:?} {}", l.expose().len() == m.expose().len())
-/// }
-/// ```
-/// ```compile_fail,E0599
-/// fn same(l: &derikey::secret::Locked, m: &derikey::secret::Locked) -> String {
-///     format!("{l:?} {}", l.len() == m.expose().len())
-/// }
-/// ```
-/// ```compile_fail,E0369
-/// fn same(l: &derikey::secret::Locked, m: &derikey::secret::Locked) -> String {
-///     format!("{l:?} {}", l == m)
-/// }
-/// ```
-/// ```compile_fail,E0277
-/// fn same(l: &derikey::secret::Locked, m: &derikey::secret::Locked) -> String {
-///     format!("{l} {}", l.expose().len() == m.expose().len())
-/// }
-/// ```
-/// No `Serialize`:
-/// ```
-/// fn written(l: &derikey::secret::Locked) -> String {
-///     serde_json::to_string(&l.expose().len()).unwrap_or_default()
-/// }
-/// ```
-/// ```compile_fail,E0277
-/// fn written(l: &derikey::secret::Locked) -> String {
-///     serde_json::to_string(l).unwrap_or_default()
-/// }
-/// ```
-pub use locked::{Locked, keep_from_children};
+pub use locked::{keep_from_children, shelter_keys};
 pub use residence::Residence;
 
 /// A value that is wiped when dropped and prints as `[redacted]`.

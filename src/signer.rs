@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use crate::key::{self, Message, PrivateKey, PublicKey, Purpose, RestingKey, Signature, Stamp};
+use crate::key::{self, Message, PrivateKey, PublicKey, Purpose, Signature, Stamp};
 
 mod ssh_agent;
 
@@ -25,6 +25,11 @@ pub trait Signer: fmt::Debug + Send + Sync {
     /// [`Error::Clock`] when there is no moment to sign for, [`Error::Key`] when the purpose
     /// is malformed or the signing fails.
     fn sign(&self, purpose: &Purpose) -> Result<Signed, Error>;
+
+    /// Tells whether signing waits for another program, which may take seconds.
+    fn waits(&self) -> bool {
+        false
+    }
 }
 
 /// A signature and the moment it was made for.
@@ -45,7 +50,8 @@ pub trait Stamper: fmt::Debug + Send + Sync {
     fn stamp(&self) -> Result<Stamp, Error>;
 }
 
-/// A private key in this process.
+/// A private key in this process. Where [`shelter_keys`](crate::secret::shelter_keys) was called first,
+/// it lies in locked pages and nowhere else.
 #[derive(Debug)]
 pub struct LocalSigner<S> {
     key: PrivateKey,
@@ -65,48 +71,6 @@ impl<S> LocalSigner<S> {
 }
 
 impl<S: Stamper> Signer for LocalSigner<S> {
-    fn public_key(&self) -> &PublicKey {
-        self.key.public()
-    }
-
-    fn sign(&self, purpose: &Purpose) -> Result<Signed, Error> {
-        let stamp = self.stamper.stamp()?;
-        let signature = self.key.sign(&Message::new(&stamp, purpose)?)?;
-        Ok(Signed { stamp, signature })
-    }
-}
-
-/// A private key in this process that stays: in locked pages, and nowhere else.
-///
-/// ```
-/// fn given<S>(signer: derikey::signer::LockedSigner<S>) -> derikey::signer::LockedSigner<S> {
-///     signer
-/// }
-/// ```
-/// ```compile_fail,E0599
-/// fn given<S>(signer: derikey::signer::LockedSigner<S>) -> derikey::signer::LockedSigner<S> {
-///     signer.clone()
-/// }
-/// ```
-#[derive(Debug)]
-pub struct LockedSigner<S> {
-    key: RestingKey,
-    stamper: S,
-}
-
-impl<S> LockedSigner<S> {
-    /// Takes a key in, and a source of moments.
-    pub fn new(key: RestingKey, stamper: S) -> Self {
-        Self { key, stamper }
-    }
-
-    /// Returns the key.
-    pub fn key(&self) -> &RestingKey {
-        &self.key
-    }
-}
-
-impl<S: Stamper> Signer for LockedSigner<S> {
     fn public_key(&self) -> &PublicKey {
         self.key.public()
     }
@@ -173,34 +137,6 @@ mod tests {
             .public_key()
             .verify(&message, &signed.signature)
             .unwrap();
-    }
-
-    #[test]
-    fn a_key_at_rest_signs_as_it_did() {
-        for algorithm in [Algorithm::Ed25519, Algorithm::Rsa2048] {
-            let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
-            let stamp = Stamp {
-                timestamp: Timestamp(1_576_074_319_000),
-                nonce: "1iqt2wls".parse().unwrap(),
-            };
-            let purpose = Purpose::Login {
-                data: String::new(),
-            };
-            let local = LocalSigner::new(
-                PrivateKey::generate(algorithm, &mut rng).unwrap(),
-                Frozen(Some(stamp.clone())),
-            );
-            // Both kinds of signature depend on nothing but key and message.
-            let before = local.sign(&purpose).unwrap();
-            let public = local.public_key().clone();
-            let key = RestingKey::new(local.key).unwrap();
-            let signer: Box<dyn Signer> = Box::new(LockedSigner::new(key, Frozen(Some(stamp))));
-            assert_eq!(signer.public_key(), &public);
-            assert_eq!(signer.sign(&purpose).unwrap(), before);
-            assert_eq!(signer.sign(&purpose).unwrap(), before);
-            let shown = format!("{signer:?}");
-            assert!(shown.contains(&public.fingerprint().to_string()), "{shown}");
-        }
     }
 
     #[test]

@@ -32,10 +32,10 @@ use derikey::{
         self, Authority, ClientId, Exchange, Incoming, ListApiKeys, Login, LoginScope, Method,
         Network, Outcome, Outgoing, SecondFactor, Totp, Transport,
     },
-    key::{Algorithm, Kdf, PrivateKey, Purpose, RestingKey, Stamp, Timestamp},
+    key::{Algorithm, Kdf, PrivateKey, Purpose, Stamp, Timestamp},
     provision::{Desk, Operator, log_in},
-    secret::{AccessToken, ClientSecret, Locked, OneTimeCode, Passphrase, RefreshToken, TotpSeed},
-    signer::{self, LockedSigner, Signer, Stamper},
+    secret::{AccessToken, ClientSecret, OneTimeCode, Passphrase, RefreshToken, TotpSeed},
+    signer::{self, LocalSigner, Signer, Stamper},
     store::{Moment, Record, Store},
 };
 use serde_json::{Value, json};
@@ -409,23 +409,13 @@ fn sealing_and_opening_leave_nothing() {
 }
 
 #[test]
-fn keys_at_rest_leave_nothing() {
-    canary().do_not_leave("locked pages", || {
-        Locked::new(&[CANARY.as_bytes()]).unwrap()
-    });
+fn signing_leaves_nothing() {
     for algorithm in [Algorithm::Ed25519, Algorithm::Rsa2048, Algorithm::Rsa4096] {
         let key = PrivateKey::generate(algorithm, &mut rng()).unwrap();
-        let plain = key.to_plain_pem().unwrap();
-        let secrets = || Secrets::default().with_key(&plain);
-        let (mut key, mut signer) = (Some(key), None);
-        secrets().do_not_leave("laying to rest", || {
-            let resting = RestingKey::new(key.take().unwrap()).unwrap();
-            signer = Some(LockedSigner::new(resting, Frozen));
-        });
-        let signer = signer.unwrap();
+        let secrets = Secrets::default().with_key(&key.to_plain_pem().unwrap());
+        let signer = LocalSigner::new(key, Frozen);
         let data = String::new();
-        secrets().do_not_leave("signing", || signer.sign(&Purpose::Login { data }).unwrap());
-        secrets().do_not_leave("dropping", move || drop(signer));
+        secrets.do_not_leave("signing", || signer.sign(&Purpose::Login { data }).unwrap());
     }
 }
 

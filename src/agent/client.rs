@@ -354,6 +354,10 @@ impl Signer for AgentSigner {
         &self.public
     }
 
+    fn waits(&self) -> bool {
+        true
+    }
+
     fn sign(&self, purpose: &Purpose) -> Result<Signed, signer::Error> {
         if matches!(purpose, Purpose::Login { data } if !data.is_empty()) {
             return Err(signer::Error::Refused {

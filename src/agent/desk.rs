@@ -59,17 +59,22 @@ impl Agent {
         }
     }
 
-    /// Answers one line. `out` has room for an answer, and holds one afterwards.
-    pub(super) fn answer(&self, line: &[u8], out: &mut Vec<u8>) -> Next {
-        let request = match Request::read(line) {
-            Ok(request) => request,
-            Err(denial) => {
-                self.refuse("agent request", None, &denial, out);
-                return Next::Request;
+    /// Tells whether the answer may have to wait for another program, or for a punishment's end.
+    pub(super) fn waits_for(&self, request: &Request<'_>) -> bool {
+        match request {
+            Request::Token { .. } | Request::Unlock(_) => true,
+            Request::Auth { key, .. } | Request::Rest { key, .. } => {
+                let signer = self.find(key).and_then(Slot::signer);
+                signer.is_ok_and(|signer| signer.waits())
             }
-        };
+            Request::List { .. } | Request::Status | Request::Lock(_) | Request::Shutdown => false,
+        }
+    }
+
+    /// Answers one request. `out` has room for an answer, and holds one afterwards.
+    pub(super) fn answer(&self, request: &Request<'_>, out: &mut Vec<u8>) -> Next {
         let action = request.action();
-        let done = match &request {
+        let done = match request {
             Request::Auth { key, scope } => self.auth(key, *scope, out),
             Request::Token { key, scope } => self.token(key, *scope, out),
             Request::Rest {
@@ -86,7 +91,7 @@ impl Agent {
                 .note(action, None, None, "done")
                 .and_then(|()| wire::write_done(out, Empty {})),
         };
-        let key = match &request {
+        let key = match request {
             Request::Auth { key, .. } | Request::Token { key, .. } | Request::Rest { key, .. } => {
                 self.find(key).ok()
             }
@@ -100,7 +105,7 @@ impl Agent {
         if let Some(key) = key.filter(|key| key.is_used_up()) {
             self.forget(key, Code::UsedUp);
         }
-        if request == Request::Shutdown {
+        if *request == Request::Shutdown {
             Next::Stop
         } else {
             Next::Request

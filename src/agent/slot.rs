@@ -38,11 +38,16 @@ impl fmt::Debug for Slot {
 
 impl Slot {
     pub(super) fn new(held: Held, now: Duration) -> Self {
-        let public = held.signer.public_key();
+        let (public, identity) = (held.signer.public_key(), held.identity);
+        let place = match &identity.endpoint {
+            Some(endpoint) => format!("{} ({endpoint})", identity.network),
+            None => identity.network.clone(),
+        };
         Self {
             subject: Arc::new(Subject {
                 fingerprint: public.fingerprint(),
-                identity: held.identity,
+                identity,
+                place,
             }),
             pem: public.to_pem(),
             bucket: held.policy.rate.map(|rate| Bucket::new(rate, now).into()),

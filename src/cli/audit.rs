@@ -23,8 +23,9 @@ pub(super) fn outcome<T>(
 ) -> Result<(), Failure> {
     let outcome = result.as_ref().map_or_else(Failure::kind, |_| "done");
     let mut entry = Entry::new(now(), action, outcome);
-    entry.key = Some(name.clone());
-    entry.network = Some(network.to_string());
+    let network = network.to_string();
+    entry.key = Some(name);
+    entry.network = Some(&network);
     entry.fingerprint = public.map(PublicKey::fingerprint);
     match (context.store.audit(entry), result) {
         // The failure itself matters more than that it could not be written down.

@@ -7,6 +7,7 @@
 //! second, so that a flood of them does not fill the disk.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt,
     sync::{
@@ -23,8 +24,8 @@ use super::{
     failure::Failure,
 };
 use crate::{
-    agent::{Decision, Ledger, Unwritable},
-    store::{self, Entry, Moment},
+    agent::{Decision, Ledger, Subject, Unwritable},
+    store::{Entry, Moment},
 };
 
 /// How many decisions can be on their way.
@@ -98,6 +99,38 @@ impl Ledger for Arc<Books> {
     }
 }
 
+/// A line that will be written.
+struct Note {
+    at: SystemTime,
+    action: Cow<'static, str>,
+    key: Option<Arc<Subject>>,
+    outcome: Cow<'static, str>,
+}
+
+impl Note {
+    fn new(decision: Decision, at: SystemTime, outcome: Cow<'static, str>) -> Self {
+        Self {
+            at,
+            action: match decision.detail {
+                Some(method) => format!("{} {}", decision.action, method.as_str()).into(),
+                None => decision.action.into(),
+            },
+            key: decision.key,
+            outcome,
+        }
+    }
+
+    fn entry(&self) -> Entry<'_> {
+        let mut entry = Entry::new(Moment(self.at), &self.action, &self.outcome);
+        if let Some(key) = &self.key {
+            entry.key = Some(&key.identity.name);
+            entry.fingerprint = Some(key.fingerprint);
+            entry.network = Some(&key.place);
+        }
+        entry
+    }
+}
+
 /// What is counted: action, key and outcome.
 type Kind = (&'static str, Option<String>, &'static str);
 
@@ -137,11 +170,12 @@ impl Clerk {
         }
     }
 
-    fn take(&mut self, message: Message, lines: &mut Vec<Entry>, asked: &mut Vec<SyncSender<()>>) {
+    fn take(&mut self, message: Message, lines: &mut Vec<Note>, asked: &mut Vec<SyncSender<()>>) {
         match message {
             Message::Flush(done) => asked.push(done),
             Message::Decided(decision, at) if decision.outcome.starts_with("done") => {
-                lines.push(entry(&decision, Moment(at), decision.outcome));
+                let outcome = decision.outcome.into();
+                lines.push(Note::new(decision, at, outcome));
             }
             Message::Decided(decision, at) => {
                 let name = decision
@@ -155,7 +189,8 @@ impl Clerk {
                     .or_insert_with(|| (0, decision.clone()));
                 *count += 1;
                 if *count <= EACH_SECOND {
-                    lines.push(entry(&decision, Moment(at), decision.outcome));
+                    let outcome = decision.outcome.into();
+                    lines.push(Note::new(decision.clone(), at, outcome));
                 }
                 *last = decision;
             }
@@ -163,21 +198,21 @@ impl Clerk {
     }
 
     /// Writes one line for what was counted and not written.
-    fn sum_up(&mut self, lines: &mut Vec<Entry>) {
+    fn sum_up(&mut self, lines: &mut Vec<Note>) {
         self.since = Instant::now();
         for (count, last) in std::mem::take(&mut self.counted).into_values() {
             let more = count.saturating_sub(EACH_SECOND);
             if more > 0 {
                 let outcome = format!("{} ({more} more)", last.outcome);
-                lines.push(entry(&last, now(), &outcome));
+                lines.push(Note::new(last, SystemTime::now(), outcome.into()));
             }
         }
     }
 
     /// Writes until it is written; nothing is signed in the meantime.
-    fn write(&self, lines: &mut Vec<Entry>, patiently: bool) {
+    fn write(&self, lines: &mut Vec<Note>, patiently: bool) {
         while !lines.is_empty() {
-            match self.append(lines) {
+            match self.context.store.audit_all(lines.iter().map(Note::entry)) {
                 Ok(()) => {
                     lines.clear();
                     if self.broken.swap(false, Ordering::Relaxed) {
@@ -201,25 +236,4 @@ impl Clerk {
             }
         }
     }
-
-    fn append(&self, lines: &mut [Entry]) -> Result<(), store::Error> {
-        self.context.store.audit_all(lines)
-    }
-}
-
-fn entry(decision: &Decision, at: Moment, outcome: &str) -> Entry {
-    let action = match &decision.detail {
-        Some(method) => format!("{} {}", decision.action, method.as_str()),
-        None => decision.action.into(),
-    };
-    let mut entry = Entry::new(at, &action, outcome);
-    if let Some(key) = &decision.key {
-        entry.key = Some(key.identity.name.clone());
-        entry.fingerprint = Some(key.fingerprint);
-        entry.network = Some(match &key.identity.endpoint {
-            Some(endpoint) => format!("{} ({endpoint})", key.identity.network),
-            None => key.identity.network.clone(),
-        });
-    }
-    entry
 }

@@ -28,10 +28,9 @@ use crate::{
         SocketError, bind, serve,
     },
     exchange::{LoginScope, Scope},
-    key::{KeyName, RestingKey},
+    key::KeyName,
     provision::{self, Operator},
-    secret::Residence,
-    signer::{LockedSigner, Signer},
+    signer::{LocalSigner, Signer},
     store::Registration,
 };
 
@@ -56,17 +55,19 @@ pub(super) fn agent(mut context: Context, args: &AgentArgs) -> Result<(), Failur
         })?),
     };
     let limits = context.config.agent.limits();
-    let (mut keys, mut residences) = (Vec::new(), Vec::new());
+    let mut keys = Vec::new();
     let mut accounts = BTreeMap::new();
     for name in &args.names {
         let name: KeyName = name.parse()?;
-        let (held, account) = open(&context, &name, args, &mut residences)?;
+        let (held, account) = open(&context, &name, args)?;
         if accounts.insert(name.clone(), account).is_some() {
             return Err(Failure::usage(format!("{name} is named twice")));
         }
         keys.push(held);
     }
-    memory::check(&context, residences)?;
+    if keys.iter().any(|held| !held.signer.waits()) {
+        memory::check(&context)?;
+    }
     context.forget_secrets();
     let context = Arc::new(context);
     let stop = terminal::signals_to_come()?;
@@ -185,12 +186,7 @@ fn notify(state: &str) {
 }
 
 /// Opens a key, and settles what may be done with it.
-fn open(
-    context: &Context,
-    name: &KeyName,
-    args: &AgentArgs,
-    residences: &mut Vec<Residence>,
-) -> Result<(Held, Account), Failure> {
+fn open(context: &Context, name: &KeyName, args: &AgentArgs) -> Result<(Held, Account), Failure> {
     let record = context.store.record(name)?;
     let known = registered(name, &record)?.clone();
     context.check_network(name, &known.network)?;
@@ -224,9 +220,8 @@ fn open(
     let signer: Arc<dyn Signer> = match &record.signer {
         Some(held) => Arc::new(signers::elsewhere(context, name, held, SystemStamper)?),
         None => {
-            let key = RestingKey::new(context.unlock(name, &record, &args.passphrase)?)?;
-            residences.push(key.residence());
-            Arc::new(LockedSigner::new(key, SystemStamper))
+            let key = context.unlock(name, &record, &args.passphrase)?;
+            Arc::new(LocalSigner::new(key, SystemStamper))
         }
     };
     let endpoint = match &known.network {

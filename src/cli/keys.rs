@@ -195,7 +195,7 @@ pub(super) fn delete(context: &Context, args: &Name) -> Result<(), Failure> {
     }
     let grave = context.store.discard(&name, now())?;
     let mut entry = Entry::new(now(), "delete", "done");
-    entry.key = Some(name.clone());
+    entry.key = Some(&name);
     entry.fingerprint = record.ok().map(|record| record.fingerprint);
     context.store.audit(entry)?;
     context
@@ -272,7 +272,7 @@ fn audit(
     fingerprint: Fingerprint,
 ) -> Result<(), Failure> {
     let mut entry = Entry::new(now(), action, "done");
-    entry.key = Some(name.clone());
+    entry.key = Some(name);
     entry.fingerprint = Some(fingerprint);
     Ok(context.store.audit(entry)?)
 }

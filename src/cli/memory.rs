@@ -4,13 +4,9 @@ use super::{
     context::{Context, SystemStamper},
     failure::Failure,
 };
-use crate::{
-    key::{PrivateKey, RestingKey},
-    secret::Residence,
-    signer::LockedSigner,
-};
+use crate::{key::PrivateKey, secret::Residence, signer::LocalSigner};
 
-const CURE: &str = "raise the limit on locked memory, which a key takes one page of: \
+const CURE: &str = "raise the limit on locked memory, of which keys take 64 KiB or more: \
     ulimit -l, or LimitMEMLOCK= in a unit";
 
 /// Says what kind of memory a key would be held in now.
@@ -24,7 +20,7 @@ pub(super) fn said(residence: Residence) -> &'static str {
 
 /// Looks at what there is, for `doctor`: the check, and where it fails the problem and the cure.
 pub(super) fn checked() -> (&'static str, Option<(&'static str, &'static str)>) {
-    match Residence::available() {
+    match Residence::of_keys() {
         Residence::Pageable => (
             "memory can be locked",
             Some(("not one page: keys in use may be swapped out", CURE)),
@@ -35,40 +31,30 @@ pub(super) fn checked() -> (&'static str, Option<(&'static str, &'static str)>) 
 
 /// Refuses to go on where memory must be locked and cannot be; before the first secret is read.
 pub(super) fn insist(context: &Context) -> Result<(), Failure> {
-    if must_be_locked(context) && Residence::available() == Residence::Pageable {
+    if must_be_locked(context) && Residence::of_keys() == Residence::Pageable {
         return Err(refused("this process may not lock memory"));
     }
     Ok(())
 }
 
-/// Lays a key to rest for as long as a command needs it.
+/// Holds a key for as long as a command needs it.
 pub(super) fn hold(
     context: &Context,
     key: PrivateKey,
-) -> Result<LockedSigner<SystemStamper>, Failure> {
-    let key = RestingKey::new(key)?;
-    check(context, [key.residence()])?;
-    Ok(LockedSigner::new(key, SystemStamper))
+) -> Result<LocalSigner<SystemStamper>, Failure> {
+    check(context)?;
+    Ok(LocalSigner::new(key, SystemStamper))
 }
 
 /// Says so when keys are held where they may be swapped out, and refuses it where memory must be
 /// locked.
-pub(super) fn check(
-    context: &Context,
-    residences: impl IntoIterator<Item = Residence>,
-) -> Result<(), Failure> {
-    let (mut keys, mut pageable) = (0_usize, 0_usize);
-    for residence in residences {
-        keys += 1;
-        pageable += usize::from(residence == Residence::Pageable);
+pub(super) fn check(context: &Context) -> Result<(), Failure> {
+    if Residence::of_keys() > Residence::Pageable {
+        return Ok(());
     }
-    let what = match (pageable, keys) {
-        (0, _) => return Ok(()),
-        (_, 1) => "the key cannot be held in locked memory".into(),
-        (n, all) => format!("{n} of {all} keys cannot be held in locked memory"),
-    };
+    let what = "the key cannot be held in locked memory";
     if must_be_locked(context) {
-        return Err(refused(&what));
+        return Err(refused(what));
     }
     context
         .output

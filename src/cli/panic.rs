@@ -43,7 +43,8 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
             "unfinished"
         };
         let mut entry = Entry::new(now(), "panic", outcome);
-        entry.network = Some(format!("{network} {pattern}"));
+        let place = format!("{network} {pattern}");
+        entry.network = Some(&place);
         context.store.audit(entry)?;
     }
     let value = json!({

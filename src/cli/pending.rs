@@ -177,7 +177,7 @@ pub(super) fn status(context: &Context) -> Result<(), Failure> {
             })
         })
         .collect();
-    let memory = Residence::available();
+    let memory = Residence::of_keys();
     let value = if damaged.is_empty() {
         json!({"pending": shown, "memory": memory.as_str()})
     } else {

@@ -1,15 +1,15 @@
-use std::{hint, panic, thread};
+use std::{panic, thread};
 
-use zeroize::Zeroize;
+use zeroize::zeroize_stack;
 
 use super::Error;
 
 /// More than any of this work needs; given here so that the environment does not decide.
 const STACK: usize = 1 << 20;
-/// Deeper than any of this work reaches: 128 KiB, in words.
-pub(super) const DEEP: usize = 1 << 14;
-/// Four times as deep as an Ed25519 signature reaches: 8 KiB, in words.
-pub(super) const SHALLOW: usize = 1 << 10;
+/// Deeper than any of this work reaches, in bytes.
+pub(super) const DEEP: usize = 128 * 1024;
+/// Four times as deep as an Ed25519 signature reaches, in bytes.
+pub(super) const SHALLOW: usize = 8 * 1024;
 
 /// Does work that strews secrets over the stack on a thread that is then gone.
 ///
@@ -30,21 +30,14 @@ pub(super) fn secluded<T: Send>(
 }
 
 /// Does work that strews secrets over the stack, and overwrites what it left there.
-pub(super) fn swept<T, const WORDS: usize>(work: impl FnOnce() -> T) -> T {
+pub(super) fn swept<T, const BYTES: usize>(work: impl FnOnce() -> T) -> T {
     let result = frame(work);
-    scrub::<WORDS>();
+    zeroize_stack::<BYTES>();
     result
 }
 
-/// A frame of its own, so that `scrub` covers what the work left.
+/// A frame of its own, so that the sweeping covers what the work left.
 #[inline(never)]
 fn frame<T>(work: impl FnOnce() -> T) -> T {
     work()
-}
-
-#[inline(never)]
-fn scrub<const WORDS: usize>() {
-    let mut stack = [0_u64; WORDS];
-    stack.zeroize();
-    hint::black_box(&stack);
 }

@@ -1,105 +1,213 @@
-//! Pages that are neither swapped out, dumped nor handed to a child, and descriptors that are not
-//! inherited: the only unsafe code here.
+//! A heap for aws-lc in pages that are neither swapped out, dumped nor handed to a child, and
+//! descriptors that are not inherited: the only unsafe code here.
 //!
-//! A secret has pages of its own, so 1,000 keys take 1,000 of them: 4 MiB of a limit
-//! (`RLIMIT_MEMLOCK`) that is 8 MiB on today's systems. There are no guard pages, as mapping over
-//! a reservation can fail half-way and leave a hole that another thread falls into.
+//! Private keys live where aws-lc allocates, and so does all that it makes of them to sign. There are
+//! no guard pages, as mapping over a reservation can fail half-way and leave a hole that another
+//! thread falls into.
 #![allow(
     unsafe_code,
-    reason = "the system's calls on memory, and the one signature made from it in place"
+    reason = "the system's calls on memory, and what aws-lc calls to have some"
 )]
 
 #[cfg(target_os = "linux")]
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::{fmt, io, ptr, ptr::NonNull, slice};
-
-use zeroize::Zeroize;
+use std::{
+    ffi::{c_char, c_int, c_void},
+    io,
+    ops::Range,
+    ptr,
+    ptr::NonNull,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use super::Residence;
 
-/// Bytes in pages of their own, in the best memory there is; wiped and given back when dropped.
+/// Lets aws-lc allocate from locked pages, and from nowhere else, from here on: private keys then
+/// lie there, and nothing of them anywhere else.
 ///
-/// ```
-/// use derikey::secret::Locked;
-/// let seed = Locked::new(&[&[1, 2], &[3]])?;
-/// assert_eq!((seed.expose(), format!("{seed:?}")), (&[1, 2, 3][..], "[redacted]".into()));
-/// # std::io::Result::Ok(())
-/// ```
-pub struct Locked {
-    bytes: NonNull<u8>,
-    length: usize,
-    room: usize,
+/// To be called before anything else of this process has used aws-lc; the program does it first of
+/// all. What was allocated before stays where it is, and is never freed. Returns whether it is so:
+/// a process can choose its memory once.
+pub fn shelter_keys() -> bool {
+    // SAFETY: the functions keep the contract of malloc, realloc and free.
+    let set = unsafe {
+        aws_lc_sys::CRYPTO_set_mem_functions(Some(allocate), Some(reallocate), Some(release))
+    };
+    SHELTERED.fetch_or(set == 1, Ordering::SeqCst) || set == 1
+}
+
+/// Returns the worst kind of memory that keys were given so far.
+pub(super) fn residence() -> Residence {
+    if !SHELTERED.load(Ordering::SeqCst) {
+        return Residence::Pageable;
+    }
+    let mut heap = heap();
+    // Where nothing was taken yet, some is.
+    match heap.allocate(1) {
+        Some(probe) => heap.release(probe),
+        None => return Residence::Pageable,
+    }
+    heap.residence
+}
+
+static SHELTERED: AtomicBool = AtomicBool::new(false);
+static HEAP: Mutex<Heap> = Mutex::new(Heap::new());
+
+fn heap() -> MutexGuard<'static, Heap> {
+    HEAP.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Blocks of powers of two, each kind in a chain of those that are free. Pages are never given back:
+/// there are no more of them than were once in use.
+struct Heap {
+    free: [*mut Block; KINDS],
+    /// What nobody has used yet of the last pages taken.
+    fresh: *mut Block,
+    left: usize,
+    /// All there is, as addresses.
+    taken: Vec<Range<usize>>,
     residence: Residence,
 }
 
-// SAFETY: the pages belong to this value alone, and are only read while it is shared.
-unsafe impl Send for Locked {}
-// SAFETY: as above.
-unsafe impl Sync for Locked {}
+/// What stands before each allocation, which it aligns as malloc does.
+#[repr(C, align(16))]
+struct Block {
+    kind: usize,
+    /// What was asked for; so much is wiped.
+    length: usize,
+    /// The next one that is free.
+    next: *mut Self,
+}
 
-impl Locked {
-    /// Copies a secret, given in parts, into pages of its own.
-    ///
-    /// # Errors
-    /// That of the system when there is no memory at all. Where there is none that can be locked,
-    /// it is [`Residence::Pageable`].
-    pub fn new(parts: &[&[u8]]) -> io::Result<Self> {
-        let length = parts.iter().map(|part| part.len()).sum();
-        let room = room(length)?;
-        let (bytes, residence) = take(room)?;
-        // SAFETY: the pages are new, writable, zeroed, at least this long, and nobody else's.
-        let mut rest = unsafe { slice::from_raw_parts_mut(bytes.as_ptr(), length) };
-        for part in parts {
-            let (here, behind) = rest.split_at_mut(part.len());
-            here.copy_from_slice(part);
-            rest = behind;
+const HEAD: usize = size_of::<Block>();
+const SMALLEST: usize = 2 * HEAD;
+/// From [`SMALLEST`] to a MiB: no part of a key is nearly as long.
+const KINDS: usize = 15;
+/// Pages are taken by so much at least: there are limits to how much can be locked.
+const LEAST: usize = 64 * 1024;
+const MOST: usize = 1024 * 1024;
+
+// SAFETY: the blocks belong to the heap, or to whoever was given them.
+unsafe impl Send for Heap {}
+
+impl Heap {
+    const fn new() -> Self {
+        Self {
+            free: [ptr::null_mut(); KINDS],
+            fresh: ptr::null_mut(),
+            left: 0,
+            taken: Vec::new(),
+            residence: Residence::Secret,
         }
-        Ok(Self {
-            bytes,
-            length,
-            room,
-            residence,
-        })
     }
 
-    /// Shows the secret; every use of this is worth a look.
-    pub fn expose(&self) -> &[u8] {
-        // SAFETY: `new` wrote this many bytes there; nobody writes again before they are dropped.
-        unsafe { slice::from_raw_parts(self.bytes.as_ptr(), self.length) }
+    fn allocate(&mut self, length: usize) -> Option<NonNull<u8>> {
+        let room = length.checked_add(HEAD)?.checked_next_power_of_two()?;
+        let room = room.max(SMALLEST);
+        let kind = usize::try_from((room / SMALLEST).ilog2()).ok()?;
+        let first = self.free.get_mut(kind)?;
+        let block = match NonNull::new(*first) {
+            Some(block) => {
+                // SAFETY: what is in a chain is a block of ours that nobody uses.
+                *first = unsafe { block.as_ref() }.next;
+                block
+            }
+            None => self.carve(room)?,
+        };
+        let next = ptr::null_mut();
+        // SAFETY: the block is nobody else's, aligned, and longer than its head.
+        unsafe {
+            block.write(Block { kind, length, next });
+            Some(block.add(1).cast())
+        }
     }
 
-    /// Returns the kind of memory it lies in.
-    pub const fn residence(&self) -> Residence {
-        self.residence
-    }
-
-    /// Signs with what lies here if it is an Ed25519 key: the seed, then the public half.
-    ///
-    /// aws-lc's own type would keep a copy on the heap, and to make one for each signature takes
-    /// as long as the signature.
-    pub fn sign_ed25519(&self, message: &[u8]) -> Option<[u8; 64]> {
-        let (key, mut made) = (self.expose(), [0; 64]);
-        let (text, length) = (message.as_ptr(), message.len());
-        // SAFETY: all three pointers are to as many bytes as the function takes of each.
-        let signed = key.len() == 64
-            && unsafe {
-                aws_lc_sys::ED25519_sign(made.as_mut_ptr(), text, length, key.as_ptr()) == 1
+    /// Cuts a block off the pages; takes more where too little is left.
+    fn carve(&mut self, room: usize) -> Option<NonNull<Block>> {
+        if self.left < room {
+            let mut size = self.taken.iter().map(ExactSizeIterator::len).sum::<usize>();
+            size = size.clamp(LEAST, MOST).max(room);
+            let (pages, residence) = loop {
+                let (pages, residence) = take(size).ok()?;
+                let smaller = size / 2;
+                if residence > Residence::Pageable || smaller < LEAST.max(room) {
+                    break (pages, residence);
+                }
+                give_back(pages, size);
+                size = smaller;
             };
-        signed.then_some(made)
+            let from = pages.as_ptr().addr();
+            self.taken.push(from..from + size);
+            self.residence = self.residence.min(residence);
+            (self.fresh, self.left) = (pages.as_ptr().cast(), size);
+        }
+        let block = NonNull::new(self.fresh);
+        // SAFETY: so much is left there.
+        self.fresh = unsafe { self.fresh.byte_add(room) };
+        self.left -= room;
+        block
+    }
+
+    /// Returns the head of an allocation, if it is one of this heap.
+    fn head(&self, at: NonNull<u8>) -> Option<NonNull<Block>> {
+        let ours = |pages: &Range<usize>| pages.contains(&at.addr().get());
+        // SAFETY: each of our allocations stands behind its head.
+        let head = || unsafe { at.cast::<Block>().sub(1) };
+        self.taken.iter().any(ours).then(head)
+    }
+
+    fn release(&mut self, at: NonNull<u8>) {
+        let Some(mut block) = self.head(at) else {
+            return;
+        };
+        // SAFETY: the allocation ends here, so block and bytes are ours again.
+        unsafe {
+            let head = block.as_mut();
+            at.write_bytes(0, head.length);
+            if let Some(first) = self.free.get_mut(head.kind) {
+                head.next = *first;
+                *first = block.as_ptr();
+            }
+        }
+    }
+
+    fn reallocate(&mut self, at: NonNull<u8>, length: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the allocation is in use, and so is its head.
+        let old = unsafe { self.head(at)?.as_ref() }.length;
+        let new = self.allocate(length)?;
+        // SAFETY: both are as long as that, and different.
+        unsafe { new.copy_from_nonoverlapping(at, old.min(length)) };
+        self.release(at);
+        Some(new)
     }
 }
 
-impl Drop for Locked {
-    fn drop(&mut self) {
-        // SAFETY: as in `new`; this is the last use.
-        unsafe { slice::from_raw_parts_mut(self.bytes.as_ptr(), self.length) }.zeroize();
-        give_back(self.bytes, self.room);
-    }
+fn or_null(at: Option<NonNull<u8>>) -> *mut c_void {
+    at.map_or(ptr::null_mut(), |at| at.as_ptr().cast())
 }
 
-impl fmt::Debug for Locked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
+unsafe extern "C" fn allocate(length: usize, _: *const c_char, _: c_int) -> *mut c_void {
+    or_null(heap().allocate(length))
+}
+
+unsafe extern "C" fn reallocate(
+    at: *mut c_void,
+    length: usize,
+    _: *const c_char,
+    _: c_int,
+) -> *mut c_void {
+    or_null(match NonNull::new(at.cast()) {
+        Some(at) => heap().reallocate(at, length),
+        None => heap().allocate(length),
+    })
+}
+
+unsafe extern "C" fn release(at: *mut c_void, _: *const c_char, _: c_int) {
+    if let Some(at) = NonNull::new(at.cast()) {
+        heap().release(at);
     }
 }
 
@@ -135,7 +243,7 @@ fn take_secret(room: usize) -> Option<NonNull<u8>> {
     }
     // SAFETY: it takes flags and returns a descriptor, or -1.
     let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
-    let fd = libc::c_int::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+    let fd = c_int::try_from(fd).ok().filter(|fd| *fd >= 0)?;
     // SAFETY: the descriptor is new and ours; the pages outlive it.
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: a call on a descriptor.
@@ -154,17 +262,7 @@ fn give_back(pages: NonNull<u8>, room: usize) {
     unsafe { libc::munmap(pages.as_ptr().cast(), room) };
 }
 
-/// Returns the size of the pages for so many bytes.
-fn room(length: usize) -> io::Result<usize> {
-    // SAFETY: a question.
-    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) });
-    let room = page
-        .ok()
-        .and_then(|page| length.max(1).checked_next_multiple_of(page));
-    room.ok_or_else(|| io::ErrorKind::OutOfMemory.into())
-}
-
-fn map(room: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<NonNull<u8>> {
+fn map(room: usize, flags: c_int, fd: c_int) -> io::Result<NonNull<u8>> {
     let rights = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: new pages, at a place that the system finds free.
     let pages = unsafe { libc::mmap(ptr::null_mut(), room, rights, flags, fd, 0) };
@@ -173,7 +271,7 @@ fn map(room: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<NonNull<u
 }
 
 #[cfg(target_os = "linux")]
-fn advise(pages: NonNull<u8>, room: usize, advice: libc::c_int) -> bool {
+fn advise(pages: NonNull<u8>, room: usize, advice: c_int) -> bool {
     // SAFETY: the pages are ours, and none of the advices used here changes what they hold.
     !cfg!(miri) && unsafe { libc::madvise(pages.as_ptr().cast(), room, advice) == 0 }
 }
@@ -193,3 +291,10 @@ pub fn keep_from_children(descriptor: i32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests;
+
+/// What is in an allocation, or was: pages are never given back.
+#[cfg(test)]
+fn bytes<'a>(at: NonNull<u8>, length: usize) -> &'a mut [u8] {
+    // SAFETY: the tests look at no block through two of these.
+    unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), length) }
+}

@@ -1,4 +1,4 @@
-use super::Locked;
+use super::locked;
 
 /// What kind of memory a secret lies in; better is greater.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -12,9 +12,11 @@ pub enum Residence {
 }
 
 impl Residence {
-    /// Tries what a secret would be given now.
-    pub fn available() -> Self {
-        Locked::new(&[&[0]]).map_or(Self::Pageable, |probe| probe.residence())
+    /// Returns the worst that private keys lie in, or would.
+    ///
+    /// Pageable, unless [`shelter_keys`](super::shelter_keys) was called in time.
+    pub fn of_keys() -> Self {
+        locked::residence()
     }
 
     /// Returns the word for it.

@@ -113,6 +113,10 @@ impl<S: Stamper> Signer for SshAgentSigner<S> {
         self.key.public()
     }
 
+    fn waits(&self) -> bool {
+        true
+    }
+
     fn sign(&self, purpose: &Purpose) -> Result<Signed, Error> {
         let stamp = self.stamper.stamp()?;
         let message = Message::new(&stamp, purpose)?;

@@ -10,52 +10,66 @@ use std::{
 };
 
 use rustix::process::getuid;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use sha2::{Digest, Sha256};
 
 use super::{Error, Store, files, record::Moment};
-use crate::key::{Fingerprint, KeyName};
+use crate::key::{Fingerprint, KeyName, hex};
 
 /// The longest line that is written or looked for.
 const LONGEST_LINE: u64 = 16 * 1024;
 /// What the first line is chained to.
 const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// One line of the log.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Entry {
+/// One line of the log. It borrows, as an agent under load writes them by the ten thousand.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Entry<'a> {
     /// When.
     pub at: Moment,
     /// Who: the real user id.
     pub uid: u32,
     /// What, by the name of the command.
-    pub action: String,
+    pub action: &'a str,
     /// Which key.
-    pub key: Option<KeyName>,
+    pub key: Option<&'a KeyName>,
     /// Its fingerprint.
     pub fingerprint: Option<Fingerprint>,
     /// On which network.
-    pub network: Option<String>,
+    pub network: Option<&'a str>,
     /// `done`, or what kind of failure.
-    pub outcome: String,
-    /// The SHA-256 of the line before.
-    pub prev: String,
+    pub outcome: &'a str,
+    /// The SHA-256 of the line before; the log puts it in.
+    prev: &'a str,
 }
 
-impl Entry {
+impl<'a> Entry<'a> {
     /// Prepares a line about something that ended just now; the log chains it.
-    pub fn new(at: Moment, action: &str, outcome: &str) -> Self {
+    pub fn new(at: Moment, action: &'a str, outcome: &'a str) -> Self {
         Self {
             at,
             uid: getuid().as_raw(),
-            action: action.into(),
+            action,
             key: None,
             fingerprint: None,
             network: None,
-            outcome: outcome.into(),
-            prev: String::new(),
+            outcome,
+            prev: GENESIS,
         }
     }
+}
+
+/// What makes a line one of the log.
+#[derive(Deserialize)]
+struct Chained {
+    #[serde(rename = "at")]
+    _at: Moment,
+    #[serde(rename = "uid")]
+    _uid: u32,
+    #[serde(rename = "action")]
+    _action: IgnoredAny,
+    #[serde(rename = "outcome")]
+    _outcome: IgnoredAny,
+    prev: String,
 }
 
 /// A line of the log as it is, and whether the chain holds there.
@@ -89,7 +103,7 @@ impl Store {
             .filter(|(_, line)| !line.is_empty());
         Ok(lines
             .map(|(at, line)| {
-                let entry: Option<Entry> = serde_json::from_slice(line).ok();
+                let entry: Option<Chained> = serde_json::from_slice(line).ok();
                 let holds = entry.is_some_and(|entry| entry.prev == prev);
                 prev = digest(line);
                 Link {
@@ -117,16 +131,15 @@ impl Store {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn audit(&self, entry: Entry) -> Result<(), Error> {
-        self.audit_all(&mut [entry])
+    pub fn audit(&self, entry: Entry<'_>) -> Result<(), Error> {
+        self.audit_all([entry])
     }
 
-    /// Appends lines, each chained to the one before, in one piece. What was in their `prev` is
-    /// replaced.
+    /// Appends lines, each chained to the one before, in one piece.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn audit_all(&self, entries: &mut [Entry]) -> Result<(), Error> {
+    pub fn audit_all<'a>(&self, entries: impl IntoIterator<Item = Entry<'a>>) -> Result<(), Error> {
         let path = self.ensure_root()?.join("audit.jsonl");
         let failed = files::at(&path);
         let mut file = files::open_ours(&path, OpenOptions::new().read(true).append(true))?;
@@ -141,9 +154,12 @@ impl Store {
             lines.push(b'\n');
         }
         for entry in entries {
-            entry.prev = prev;
             let begins = lines.len();
-            serde_json::to_writer(&mut lines, entry).map_err(|error| Error::Unreadable {
+            let line = Entry {
+                prev: &prev,
+                ..entry
+            };
+            serde_json::to_writer(&mut lines, &line).map_err(|error| Error::Unreadable {
                 path: path.clone(),
                 problem: error.to_string(),
             })?;
@@ -166,14 +182,9 @@ impl Line for Vec<u8> {
     }
 }
 
-/// Digit by digit: an agent under load writes lines by the ten thousand, and `{:02x}` for each byte
-/// was a large part of what they cost.
 fn digest(line: &[u8]) -> String {
     let mut text = String::with_capacity(GENESIS.len());
-    for byte in Sha256::digest(line) {
-        let digits = [byte >> 4, byte & 0xf].map(|digit| char::from_digit(digit.into(), 16));
-        text.extend(digits.into_iter().flatten());
-    }
+    text.extend(Sha256::digest(line).into_iter().flat_map(hex));
     text
 }
 

@@ -11,8 +11,8 @@ use std::{
 };
 
 use derikey::{
-    key::{Algorithm, Message, PrivateKey, Purpose, RestingKey, Stamp, Timestamp},
-    secret::{Locked, Residence},
+    key::{Algorithm, Message, PrivateKey, Purpose, Stamp, Timestamp},
+    secret::{Residence, shelter_keys},
 };
 use serde_json::json;
 use sha2::{Digest, Sha512};
@@ -60,27 +60,26 @@ fn holder() {
     let (Some(dir), Ok(manner)) = (env::var_os("HOLD_KEYS"), env::var("HOLD_MANNER")) else {
         return;
     };
-    let mut held: (Vec<RestingKey>, Vec<PrivateKey>) = Default::default();
+    // First of all: this process has not used aws-lc yet.
+    assert!(manner == "heap" || shelter_keys());
+    let mut held = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let mut file = File::open(entry.unwrap().path()).unwrap();
         let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
         let mut pem = Zeroizing::new(vec![0; length]);
         file.read_exact(&mut pem).unwrap();
-        let key = PrivateKey::read(&pem, None).unwrap();
-        match manner.as_str() {
-            "keep" => held.1.push(key),
-            _ => held.0.push(RestingKey::new(key).unwrap()),
-        }
+        held.push(PrivateKey::read(&pem, None).unwrap());
     }
     // Last, so that nothing else goes over the same stack again.
     let message = message();
-    held.0.iter().for_each(|key| drop(key.sign(&message)));
-    held.1.iter().for_each(|key| drop(key.sign(&message)));
-    let residence = held.0.iter().map(RestingKey::residence).min();
+    held.iter().for_each(|key| drop(key.sign(&message)));
     if manner == "drop" {
-        held = Default::default();
+        held.clear();
     }
-    let word = residence.map_or("heap", Residence::as_str);
+    if manner == "fork" {
+        a_child_does_not_inherit_the_pages();
+    }
+    let word = Residence::of_keys().as_str();
     writeln!(io::stdout(), "\nready {word}").unwrap();
     // Until the other end is closed.
     let _ = io::stdin().read(&mut [0]);
@@ -96,7 +95,7 @@ struct Holder {
     traces: Traces,
 }
 
-/// Starts a holder of some keys in a manner: "rest", "keep" or "drop".
+/// Starts a holder of some keys in a manner: "shelter", "drop", "fork", and without shelter "heap".
 fn hold(manner: &str, prefix: &[&str]) -> Holder {
     let home = Home::new();
     let dir = home.path("keys");
@@ -186,8 +185,8 @@ fn flags(pid: u32, range: &str) -> Vec<String> {
 }
 
 #[test]
-fn keys_at_rest_are_out_of_sight_where_the_system_has_secret_memory() {
-    let holder = hold("rest", &[]);
+fn keys_are_out_of_sight_where_the_system_has_secret_memory() {
+    let holder = hold("shelter", &[]);
     if holder.residence != "secret" {
         eprintln!("no secret memory here: {}", holder.residence);
         return;
@@ -197,7 +196,7 @@ fn keys_at_rest_are_out_of_sight_where_the_system_has_secret_memory() {
     let smaps = fs::read_to_string(format!("/proc/{}/smaps", holder.pid)).unwrap();
     let secret = smaps.lines().filter(|line| line.contains("/secretmem"));
     let ranges: Vec<&str> = secret.map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(ranges.len(), 4, "a mapping a key");
+    assert!(!ranges.is_empty(), "{smaps}");
     for range in ranges {
         let flags = flags(holder.pid, range);
         for flag in ["lo", "dd", "dc"] {
@@ -207,11 +206,11 @@ fn keys_at_rest_are_out_of_sight_where_the_system_has_secret_memory() {
 }
 
 #[test]
-fn a_core_of_a_process_at_rest_has_no_key() {
+fn a_core_of_a_process_has_no_key() {
     if !installed("gcore", &["-h"]) && !Path::new("/usr/bin/gcore").exists() {
         return;
     }
-    for (manner, caught) in [("rest", false), ("keep", true)] {
+    for (manner, caught) in [("shelter", false), ("heap", true)] {
         let holder = hold(manner, &[]);
         let prefix = holder.home.path("core");
         let status = Command::new("gcore")
@@ -229,11 +228,11 @@ fn a_core_of_a_process_at_rest_has_no_key() {
 }
 
 #[test]
-fn keys_at_rest_are_in_locked_pages_only_where_it_has_none() {
+fn keys_are_in_locked_pages_only_where_it_has_none() {
     let Some(prefix) = without(NO_SECRET_MEMORY) else {
         return;
     };
-    let holder = hold("rest", &prefix);
+    let holder = hold("shelter", &prefix);
     assert_eq!(holder.residence, "locked");
     let found = holder.traces.in_memory(holder.pid).unwrap();
     assert!(!found.is_empty(), "root sees them there");
@@ -250,7 +249,7 @@ fn where_nothing_can_be_locked_it_says_so() {
     let Some(prefix) = without(NO_LOCKED_MEMORY) else {
         return;
     };
-    let holder = hold("rest", &prefix);
+    let holder = hold("shelter", &prefix);
     assert_eq!(holder.residence, "pageable");
     for hit in holder.traces.in_memory(holder.pid).unwrap() {
         let flags = flags(holder.pid, hit.split_whitespace().last().unwrap());
@@ -262,7 +261,7 @@ fn where_nothing_can_be_locked_it_says_so() {
 
 #[test]
 fn dropped_keys_are_gone_and_a_build_that_keeps_them_is_caught() {
-    let holder = hold("keep", &[]);
+    let holder = hold("heap", &[]);
     let found = holder.traces.in_memory(holder.pid).unwrap();
     for key in ["key 0", "key 1", "key 2", "key 3"] {
         assert!(
@@ -281,14 +280,30 @@ fn dropped_keys_are_gone_and_a_build_that_keeps_them_is_caught() {
 }
 
 #[test]
+fn keys_are_not_handed_to_a_child() {
+    // It has looked by itself.
+    assert_ne!(hold("fork", &[]).residence, "pageable");
+}
+
+/// Where a locked mapping of this process begins.
+fn locked_place() -> usize {
+    let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut from = 0;
+    for line in smaps.lines() {
+        let range = line.split_once('-').map(|(from, _)| from);
+        if let Some(Ok(begins)) = range.map(|from| usize::from_str_radix(from, 16)) {
+            from = begins;
+        } else if line.starts_with("VmFlags:") && line.contains(" lo ") {
+            return from;
+        }
+    }
+    panic!("nothing is locked: {smaps}");
+}
+
 #[allow(unsafe_code, reason = "something must run between fork and exec")]
 fn a_child_does_not_inherit_the_pages() {
-    let locked = Locked::new(&[b"a secret"]).unwrap();
-    let ordinary = Box::new(7_u64);
-    let (secret, plain) = (
-        locked.expose().as_ptr().addr(),
-        std::ptr::from_ref(&*ordinary).addr(),
-    );
+    let (secret, ordinary) = (locked_place(), Box::new(7_u64));
+    let plain = std::ptr::from_ref(&*ordinary).addr();
     let mapped = |address: usize| {
         let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
         maps.lines().any(|line| {
@@ -318,7 +333,7 @@ fn a_child_does_not_inherit_the_pages() {
         there(plain, true) && !there(plain, false),
         "the question is no good"
     );
-    match locked.residence() {
+    match Residence::of_keys() {
         Residence::Secret => assert!(there(secret, false)),
         // They are there, and empty: the flag `wf` is looked at elsewhere.
         _ => assert!(there(secret, true)),
@@ -354,7 +369,10 @@ fn run_without(home: &Home, calls: &[&str], args: &[&str]) -> Option<Run> {
 fn status_and_doctor_tell_what_memory_there_is() {
     let home = Home::new();
     let here = home.run(&["--json", "status"]).json()["memory"].clone();
-    assert_eq!(here, Residence::available().as_str());
+    if here == "pageable" {
+        eprintln!("no memory can be locked here");
+        return;
+    }
     for (calls, word) in [(NO_SECRET_MEMORY, "locked"), (NO_LOCKED_MEMORY, "pageable")] {
         let status = |args: &[&str]| run_without(&home, calls, args);
         let Some(told) = status(&["--json", "status"]) else {

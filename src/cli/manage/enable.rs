@@ -253,8 +253,9 @@ fn set_remote(
             context.output.remark(failure.message());
         }
         let mut entry = crate::store::Entry::new(now(), operation.as_str(), "done");
-        entry.key = ours.map(|(name, ..)| name);
-        entry.network = Some(format!("{network} {}", key.client_id));
+        let place = format!("{network} {}", key.client_id);
+        entry.key = ours.as_ref().map(|(name, ..)| name);
+        entry.network = Some(&place);
         context.store.audit(entry)?;
         Ok(json!({
             "client_id": key.client_id,

@@ -1,39 +1,74 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 use super::*;
 
+/// Blocks of many sizes, in an order that is nobody's: each keeps what is in it, none overlaps
+/// another, and a block that was given back is clean.
 #[test]
-fn what_went_in_comes_out() {
-    let locked = Locked::new(&[b"seed", b"", b"public half"]).unwrap();
-    assert_eq!(locked.expose(), b"seedpublic half");
-    assert_eq!(format!("{locked:?} {locked:#?}"), "[redacted] [redacted]");
-    assert!(Locked::new(&[]).unwrap().expose().is_empty());
-}
-
-#[test]
-fn longer_than_a_page_is_as_good() {
-    let long: Vec<u8> = (0..=255).cycle().take(10_000).collect();
-    let locked = Locked::new(&[&long[..5000], &long[5000..]]).unwrap();
-    assert_eq!(locked.expose(), long);
-}
-
-#[test]
-fn many_live_side_by_side_and_on_other_threads() {
-    let all: Vec<Locked> = (0..20_u8)
-        .map(|n| Locked::new(&[&[n; 64]]).unwrap())
-        .collect();
-    std::thread::scope(|scope| {
-        for (n, locked) in (0_u8..).zip(&all) {
-            scope.spawn(move || assert_eq!(locked.expose(), [n; 64]));
+fn the_heap_keeps_its_blocks_apart() {
+    let mut heap = Heap::new();
+    let mut held: Vec<(NonNull<u8>, usize, u8)> = Vec::new();
+    let mut state = 1_u32;
+    let mut draw = |below: usize| {
+        state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+        usize::try_from(state >> 8).unwrap() % below
+    };
+    let mut most = 0;
+    let rounds = if cfg!(miri) { 200 } else { 20_000 };
+    for round in 0..rounds {
+        let mark = u8::try_from(1 + round % 255).unwrap();
+        match draw(4) {
+            0 | 1 => {
+                let length = draw(if round % 50 == 0 { 100_000 } else { 700 });
+                let at = heap.allocate(length).unwrap();
+                assert_eq!(at.addr().get() % 16, 0);
+                bytes(at, length).fill(mark);
+                held.push((at, length, mark));
+            }
+            2 if !held.is_empty() => {
+                let (at, length, mark) = held.swap_remove(draw(held.len()));
+                assert!(bytes(at, length).iter().all(|b| *b == mark));
+                heap.release(at);
+                assert!(bytes(at, length).iter().all(|b| *b == 0));
+            }
+            3 if !held.is_empty() => {
+                let (at, old, mark) = held.swap_remove(draw(held.len()));
+                let new = draw(2_000);
+                let moved = heap.reallocate(at, new).unwrap();
+                assert!(bytes(moved, new.min(old)).iter().all(|b| *b == mark));
+                bytes(moved, new).fill(mark);
+                held.push((moved, new, mark));
+            }
+            _ => {}
         }
-    });
-    std::thread::spawn(move || drop(all)).join().unwrap();
+        most = most.max(held.iter().map(|(_, length, _)| length + HEAD).sum());
+    }
+    for (at, length, mark) in held {
+        assert!(bytes(at, length).iter().all(|b| *b == mark));
+        heap.release(at);
+    }
+    // Blocks are used again, and are less than twice as long as what is in them.
+    let taken: usize = heap.taken.iter().map(ExactSizeIterator::len).sum();
+    assert!(taken < 2 * most + 2 * MOST, "{taken} for {most}");
+}
+
+#[test]
+fn the_heap_refuses_what_is_absurd_and_leaves_what_is_not_its_own() {
+    let mut heap = Heap::new();
+    assert!(heap.allocate(usize::MAX).is_none());
+    assert!(heap.allocate(MOST).is_none());
+    assert!(heap.allocate(MOST - HEAD).is_some());
+    assert!(heap.allocate(0).is_some());
+    let mut other = [7_u8; 256];
+    let foreign = NonNull::from(&mut other[128]);
+    heap.release(foreign);
+    assert!(heap.reallocate(foreign, 1).is_none());
+    assert_eq!(other, [7; 256]);
 }
 
 #[test]
 fn the_better_memory_is_the_greater() {
     assert!(Residence::Secret > Residence::Locked && Residence::Locked > Residence::Pageable);
     assert_eq!(Residence::Pageable.as_str(), "pageable");
-    assert!(Residence::available() >= Locked::new(&[b"x"]).unwrap().residence());
 }
 
 // The interpreter has neither locked memory, nor /proc, nor aws-lc.
@@ -68,44 +103,23 @@ mod with_the_system {
 
     #[test]
     fn the_system_agrees_about_the_pages() {
-        let locked = Locked::new(&[b"a secret"]).unwrap();
-        let wanted: &[&str] = match locked.residence() {
+        let mut heap = Heap::new();
+        let at = heap.allocate(100).unwrap();
+        let wanted: &[&str] = match heap.residence {
             Residence::Secret => &["lo", "dd", "dc"],
             Residence::Locked => &["lo", "dd", "wf"],
             Residence::Pageable => &["dd", "wf"],
         };
-        has(locked.expose().as_ptr(), wanted);
+        has(at.as_ptr(), wanted);
     }
 
     #[test]
     fn without_memfd_secret_the_pages_are_locked_all_the_same() {
-        let room = room(1).unwrap();
-        let (pages, residence) = take_locked(room).unwrap();
-        assert_eq!(residence, Residence::Locked, "ulimit -l allows no page");
+        let (pages, residence) = take_locked(LEAST).unwrap();
+        assert_eq!(residence, Residence::Locked, "ulimit -l allows too little");
         has(pages.as_ptr(), &["lo", "dd", "wf"]);
-        give_back(pages, room);
-    }
-
-    #[test]
-    fn dropped_pages_are_gone() {
-        let locked = Locked::new(&[b"a secret"]).unwrap();
-        let at = locked.expose().as_ptr();
-        drop(locked);
+        give_back(pages, LEAST);
         // Another thread may have been given the place; locked it is no more.
-        assert!(flags(at).is_none_or(|flags| !flags.contains(" lo ")));
-    }
-
-    #[test]
-    fn an_ed25519_key_signs_where_it_lies() {
-        use ed25519_dalek::{Signer, SigningKey};
-        let key = SigningKey::from_bytes(&[7; 32]);
-        let locked = Locked::new(&[key.as_bytes(), key.verifying_key().as_bytes()]).unwrap();
-        for message in [&b""[..], b"1576074319000\n1iqt2wls\n"] {
-            let signature = locked.sign_ed25519(message).unwrap();
-            assert_eq!(signature, key.sign(message).to_bytes());
-        }
-        for short in [&[][..], &[1; 63], &[1; 65]] {
-            assert_eq!(Locked::new(&[short]).unwrap().sign_ed25519(b"x"), None);
-        }
+        assert!(flags(pages.as_ptr()).is_none_or(|flags| !flags.contains(" lo ")));
     }
 }

@@ -1,0 +1,228 @@
+//! One caller: one line in, one line out.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    os::unix::net::UnixStream,
+    time::Instant,
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::Limits;
+use crate::agent::{
+    Denial,
+    desk::{Agent, Next},
+    wire::{Code, LONGEST_LINE, Request},
+};
+
+/// How long a reader may take to make room for an answer.
+const WRITING: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
+/// Room for an answer. It never grows while there is a token in it.
+pub(super) const ANSWER: usize = 16 * 1024;
+
+/// A caller, and the lines that come and go. Its socket never blocks.
+pub(super) struct Connection {
+    stream: UnixStream,
+    limits: Limits,
+    /// Never grows, and is wiped behind each line: a passphrase may be in it.
+    buffer: Zeroizing<Vec<u8>>,
+    filled: usize,
+    /// How far there is no line break.
+    searched: usize,
+    out: Zeroizing<Vec<u8>>,
+    /// How much of `out` has been taken.
+    taken: usize,
+    began: Instant,
+    /// When the line under way began, or the last one ended.
+    since: Instant,
+    spoken: bool,
+    /// What follows the answer that is being written, if no other line does.
+    last: Option<Then>,
+}
+
+/// What follows when there is nothing left to do for a caller right now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Then {
+    /// It stays, until it says more.
+    Stay,
+    /// What comes next takes long: [`Connection::attend`] it with patience.
+    Wait,
+    /// It has gone, or has to.
+    Leave,
+    /// It asked for the agent's end.
+    Stop,
+}
+
+/// Whether to wait for other programs: for the exchange, an ssh-agent, a caller that does not read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Patience {
+    /// Nobody else is kept waiting by it.
+    Much,
+    /// Others are.
+    None,
+}
+
+impl Connection {
+    pub(super) fn new(stream: UnixStream, limits: Limits) -> Self {
+        let now = Instant::now();
+        Self {
+            stream,
+            limits,
+            buffer: Zeroizing::new(vec![0; LONGEST_LINE + 1]),
+            filled: 0,
+            searched: 0,
+            out: Zeroizing::new(Vec::with_capacity(ANSWER)),
+            taken: 0,
+            began: now,
+            since: now,
+            spoken: false,
+            last: None,
+        }
+    }
+
+    pub(super) const fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// Answers the lines that are there; reads once, so that nobody has to wait for one who never
+    /// stops.
+    pub(super) fn attend(&mut self, agent: &Agent, patience: Patience) -> Then {
+        let mut heard = false;
+        loop {
+            match self.speak(patience) {
+                Then::Stay => {}
+                other => return other,
+            }
+            if let Some(last) = self.last {
+                return last;
+            }
+            if let Some(end) = self.line() {
+                if !self.reply(agent, end, patience) {
+                    return Then::Wait;
+                }
+            } else if !heard {
+                heard = true;
+                match self.hear(agent) {
+                    Then::Stay => {}
+                    other => return other,
+                }
+            } else if self.began.elapsed() > self.limits.total {
+                return Then::Leave;
+            } else {
+                return Then::Stay;
+            }
+        }
+    }
+
+    /// Finds out whether a silent caller has to go, and says so to one in the middle of a line.
+    pub(super) fn is_overdue(&mut self, agent: &Agent) -> bool {
+        // Until a caller has asked for something, silence is not its right.
+        let patience = if self.filled > 0 || !self.spoken {
+            self.limits.line
+        } else {
+            self.limits.idle
+        };
+        let late = self.since.elapsed() > patience;
+        if late && self.filled > 0 {
+            self.part(
+                agent,
+                &Denial::new(Code::Timeout, "the line did not end in time"),
+            );
+            self.speak(Patience::None);
+        }
+        late || self.began.elapsed() > self.limits.total
+    }
+
+    /// Returns where the first line ends.
+    fn line(&mut self) -> Option<usize> {
+        let new = self.buffer.get(self.searched..self.filled)?;
+        let found = new.iter().position(|b| *b == b'\n');
+        let end = found.map(|at| self.searched + at);
+        self.searched = end.unwrap_or(self.filled);
+        end
+    }
+
+    /// Answers the line at the front of the buffer, and wipes it; unless that needs more patience.
+    fn reply(&mut self, agent: &Agent, end: usize, patience: Patience) -> bool {
+        match Request::read(self.buffer.get(..end).unwrap_or_default()) {
+            Ok(request) if patience == Patience::None && agent.waits_for(&request) => return false,
+            Ok(request) => {
+                if agent.answer(&request, &mut self.out) == Next::Stop {
+                    self.last = Some(Then::Stop);
+                }
+            }
+            Err(denial) => agent.refuse_line(&denial, &mut self.out),
+        }
+        let used = end + 1;
+        self.buffer.copy_within(used..self.filled, 0);
+        let left = self.filled.saturating_sub(used);
+        if let Some(behind) = self.buffer.get_mut(left..self.filled) {
+            behind.zeroize();
+        }
+        self.filled = left;
+        self.searched = 0;
+        self.spoken = true;
+        self.since = Instant::now();
+        true
+    }
+
+    /// Says why this caller is not listened to any longer.
+    fn part(&mut self, agent: &Agent, why: &Denial) {
+        agent.refuse_line(why, &mut self.out);
+        self.last = Some(Then::Leave);
+    }
+
+    fn hear(&mut self, agent: &Agent) -> Then {
+        let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
+        if room.is_empty() {
+            let denial = Denial::new(Code::TooLong, "the line is longer than 65536 bytes");
+            self.part(agent, &denial);
+            return Then::Stay;
+        }
+        match self.stream.read(room) {
+            Ok(0) => Then::Leave,
+            Ok(n) => {
+                if self.filled == 0 {
+                    self.since = Instant::now();
+                }
+                self.filled += n;
+                Then::Stay
+            }
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                Then::Stay
+            }
+            Err(_) => Then::Leave,
+        }
+    }
+
+    /// Writes what there is of an answer, and wipes it.
+    fn speak(&mut self, patience: Patience) -> Then {
+        while let Some(rest) = self.out.get(self.taken..).filter(|rest| !rest.is_empty()) {
+            match self.stream.write(rest) {
+                Ok(0) => return Then::Leave,
+                Ok(n) => self.taken += n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if patience == Patience::None {
+                        return Then::Wait;
+                    }
+                    let mut room = [PollFd::new(&self.stream, PollFlags::OUT)];
+                    if matches!(poll(&mut room, Some(&WRITING)), Ok(0)) {
+                        return Then::Leave;
+                    }
+                }
+                Err(_) => return Then::Leave,
+            }
+        }
+        self.out.as_mut_slice().zeroize();
+        self.out.clear();
+        self.taken = 0;
+        Then::Stay
+    }
+}

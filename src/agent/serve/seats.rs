@@ -1,0 +1,212 @@
+//! Where callers sit, and who attends to them: as many threads as there are processors, whichever
+//! is free for whoever speaks. What has to wait for another program gets a thread of its own, so
+//! that nobody else waits with it.
+//!
+//! A thread for each caller was simpler, and spent a fifth of its time on being switched to.
+
+use std::{
+    io::{self, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    buffer::spare_capacity,
+    event::epoll::{self, CreateFlags, EventData, EventFlags},
+    io::Errno,
+};
+
+use super::{
+    BREATH,
+    connection::{Connection, Patience, Then},
+};
+use crate::agent::desk::Agent;
+
+/// More of them would only queue for the processors.
+const MOST_THREADS: usize = 16;
+/// How many callers a thread takes on at once: few, as they wait for one another.
+const AT_ONCE: usize = 4;
+/// A caller is announced once, to one thread, and again when that has put it back.
+const SPEAKS: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
+/// Stands for the bell at the end.
+const CLOSING: EventData = EventData::new_u64(u64::MAX);
+
+/// Everybody's places.
+pub(super) struct Seats {
+    epoll: OwnedFd,
+    seats: Vec<Mutex<Option<Box<Connection>>>>,
+    free: Mutex<Vec<usize>>,
+    closed: AtomicBool,
+    /// Written to when somebody asks for the agent's end.
+    bell: UnixStream,
+    /// Readable from the end on, to whoever waits then.
+    gong: (UnixStream, UnixStream),
+}
+
+impl Seats {
+    pub(super) fn new(most: usize, bell: UnixStream) -> io::Result<Arc<Self>> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let gong = UnixStream::pair()?;
+        epoll::add(&epoll, &gong.0, CLOSING, EventFlags::IN)?;
+        Ok(Arc::new(Self {
+            epoll,
+            seats: (0..most).map(|_| Mutex::default()).collect(),
+            free: Mutex::new((0..most).rev().collect()),
+            closed: AtomicBool::new(false),
+            bell,
+            gong,
+        }))
+    }
+
+    /// Starts the threads.
+    pub(super) fn staff(self: &Arc<Self>, agent: &Arc<Agent>) -> io::Result<()> {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..processors.clamp(2, MOST_THREADS) {
+            let (seats, agent) = (Arc::clone(self), Arc::clone(agent));
+            let work = move || seats.work(&agent);
+            thread::Builder::new()
+                .name("connections".into())
+                .spawn(work)?;
+        }
+        Ok(())
+    }
+
+    /// Finds a place, if there is one.
+    pub(super) fn seat(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
+        let Some(at) = lock(&self.free).pop() else {
+            return Err(connection);
+        };
+        let Some(seat) = self.seats.get(at) else {
+            return Err(connection);
+        };
+        let mut seat = lock(seat);
+        let here = seat.insert(connection);
+        if epoll::add(&self.epoll, here.stream(), name(at), SPEAKS).is_err() {
+            // The system has no memory for it.
+            *seat = None;
+            drop(seat);
+            lock(&self.free).push(at);
+        }
+        Ok(())
+    }
+
+    /// Sends away whoever is here too long. Who is attended to right now is not silent.
+    pub(super) fn look_at_the_clock(&self, agent: &Agent) {
+        for (at, seat) in self.seats.iter().enumerate() {
+            let Ok(mut seat) = seat.try_lock() else {
+                continue;
+            };
+            if let Some(late) = seat.take_if(|here| here.is_overdue(agent)) {
+                let _ = late.stream().shutdown(std::net::Shutdown::Both);
+                drop(late);
+                drop(seat);
+                lock(&self.free).push(at);
+            }
+        }
+    }
+
+    /// Sends everybody away; those who are attended to right now have some time to end.
+    pub(super) fn close(&self, farewell: Duration) {
+        self.closed.store(true, Ordering::SeqCst);
+        let _ = (&self.gong.1).write(&[0]);
+        let leaving = Instant::now();
+        loop {
+            for (at, seat) in self.seats.iter().enumerate() {
+                if lock(seat).take().is_some() {
+                    lock(&self.free).push(at);
+                }
+            }
+            let empty = lock(&self.free).len() == self.seats.len();
+            if empty || leaving.elapsed() >= farewell {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn work(self: Arc<Self>, agent: &Arc<Agent>) {
+        let mut speaking = Vec::with_capacity(AT_ONCE);
+        while !self.closed.load(Ordering::SeqCst) {
+            match epoll::wait(&self.epoll, spare_capacity(&mut speaking), None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => thread::sleep(BREATH),
+            }
+            for event in speaking.drain(..) {
+                let seat = usize::try_from(event.data.u64()).ok();
+                let Some((at, seat)) = seat.and_then(|at| Some((at, self.seats.get(at)?))) else {
+                    continue;
+                };
+                // Nobody is there any more when it was sent away meanwhile.
+                let here = lock(seat).take();
+                if let Some(here) = here {
+                    self.attend(at, here, agent);
+                }
+            }
+        }
+    }
+
+    /// Attends to a caller, here or on a thread of its own.
+    fn attend(self: &Arc<Self>, at: usize, mut here: Box<Connection>, agent: &Arc<Agent>) {
+        let then = here.attend(agent, Patience::None);
+        if then != Then::Wait {
+            self.settle(at, here, then);
+            return;
+        }
+        let (seats, theirs) = (Arc::clone(self), Arc::clone(agent));
+        // Whoever gets it first: the new thread, or this one if there is none to spare.
+        let guest = Arc::new(Mutex::new(Some(here)));
+        let given = Arc::clone(&guest);
+        let wait = move || {
+            if let Some(mut here) = lock(&given).take() {
+                let then = here.attend(&theirs, Patience::Much);
+                seats.settle(at, here, then);
+            }
+        };
+        if thread::Builder::new()
+            .name("wait".into())
+            .spawn(wait)
+            .is_err()
+        {
+            let here = lock(&guest).take();
+            if let Some(mut here) = here {
+                let then = here.attend(agent, Patience::Much);
+                self.settle(at, here, then);
+            }
+        }
+    }
+
+    /// Puts a caller back, or its place.
+    fn settle(&self, at: usize, here: Box<Connection>, then: Then) {
+        let stays = then == Then::Stay && !self.closed.load(Ordering::SeqCst);
+        if let Some(seat) = self.seats.get(at).filter(|_| stays) {
+            let mut seat = lock(seat);
+            let here = seat.insert(here);
+            if epoll::modify(&self.epoll, here.stream(), name(at), SPEAKS).is_ok() {
+                return;
+            }
+            *seat = None;
+        } else {
+            // Nobody who reads gets less than a whole answer.
+            let _ = here.stream().shutdown(std::net::Shutdown::Both);
+            drop(here);
+        }
+        lock(&self.free).push(at);
+        if then == Then::Stop {
+            let _ = (&self.bell).write(&[0]);
+        }
+    }
+}
+
+/// What a place is announced by.
+fn name(at: usize) -> EventData {
+    EventData::new_u64(u64::try_from(at).unwrap_or(u64::MAX))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
