@@ -7,6 +7,7 @@
 use std::{
     io::{self, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -152,7 +153,7 @@ impl Seats {
 
     /// Attends to a caller, here or on a thread of its own.
     fn attend(self: &Arc<Self>, at: usize, mut here: Box<Connection>, agent: &Arc<Agent>) {
-        let then = here.attend(agent, Patience::None);
+        let then = attend(&mut here, agent, Patience::None);
         if then != Then::Wait {
             self.settle(at, here, then);
             return;
@@ -163,7 +164,7 @@ impl Seats {
         let given = Arc::clone(&guest);
         let wait = move || {
             if let Some(mut here) = lock(&given).take() {
-                let then = here.attend(&theirs, Patience::Much);
+                let then = attend(&mut here, &theirs, Patience::Much);
                 seats.settle(at, here, then);
             }
         };
@@ -174,7 +175,7 @@ impl Seats {
         {
             let here = lock(&guest).take();
             if let Some(mut here) = here {
-                let then = here.attend(agent, Patience::Much);
+                let then = attend(&mut here, agent, Patience::Much);
                 self.settle(at, here, then);
             }
         }
@@ -200,6 +201,12 @@ impl Seats {
             let _ = (&self.bell).write(&[0]);
         }
     }
+}
+
+/// A defect costs the caller that comes upon it its connection, and nobody else theirs.
+fn attend(here: &mut Connection, agent: &Agent, patience: Patience) -> Then {
+    let attended = catch_unwind(AssertUnwindSafe(|| here.attend(agent, patience)));
+    attended.unwrap_or(Then::Leave)
 }
 
 /// What a place is announced by.
