@@ -9,54 +9,11 @@ use std::fmt;
 use serde::{Deserialize, Deserializer};
 use zeroize::{Zeroize, Zeroizing};
 
+#[cfg(doctest)]
+pub mod forbidden;
 mod locked;
 mod residence;
 
-/// What must not compile, as for [`Secret`].
-///
-/// No `Clone`:
-/// ```
-/// fn given(l: derikey::secret::Locked) -> derikey::secret::Locked {
-///     l
-/// }
-/// ```
-/// ```compile_fail,E0599
-/// fn given(l: derikey::secret::Locked) -> derikey::secret::Locked {
-///     l.clone()
-/// }
-/// ```
-/// No `Deref`, `PartialEq`, `Display`:
-/// ```
-/// fn same(l: &derikey::secret::Locked, m: &derikey::secret::Locked) -> String {
-///     format!("{l:?} {}", l.expose().len() == m.expose().len())
-/// }
-/// ```
-/// ```compile_fail,E0599
-/// fn same(l: &derikey::secret::Locked, m: &derikey::secret::Locked) -> String {
-///     format!("{l:?} {}", l.len() == m.expose().len())
-/// }
-/// ```
-/// ```compile_fail,E0369
-/// fn same(l: &derikey::secret::Locked, m: &derikey::secret::Locked) -> String {
-///     format!("{l:?} {}", l == m)
-/// }
-/// ```
-/// ```compile_fail,E0277
-/// fn same(l: &derikey::secret::Locked, m: &derikey::secret::Locked) -> String {
-///     format!("{l} {}", l.expose().len() == m.expose().len())
-/// }
-/// ```
-/// No `Serialize`:
-/// ```
-/// fn written(l: &derikey::secret::Locked) -> String {
-///     serde_json::to_string(&l.expose().len()).unwrap_or_default()
-/// }
-/// ```
-/// ```compile_fail,E0277
-/// fn written(l: &derikey::secret::Locked) -> String {
-///     serde_json::to_string(l).unwrap_or_default()
-/// }
-/// ```
 pub use locked::{Locked, keep_from_children};
 pub use residence::Residence;
 
@@ -67,78 +24,11 @@ pub use residence::Residence;
 /// assert_eq!(format!("{p:?} {p:#?}"), "[redacted] [redacted]");
 /// ```
 ///
-/// What must not compile has a twin that does, as `compile_fail` is content with any mistake.
-///
-/// No `Display`:
-/// ```
-/// fn shown(p: derikey::secret::Passphrase) -> String {
-///     format!("{p:?}")
-/// }
-/// ```
+/// What it cannot do must not compile; the same for every other holder of a secret is in
+/// `secret/forbidden.rs`.
 /// ```compile_fail,E0277
-/// fn shown(p: derikey::secret::Passphrase) -> String {
-///     format!("{p}")
-/// }
-/// ```
-/// No `Clone`:
-/// ```
-/// fn given(p: derikey::secret::AccessToken) -> derikey::secret::AccessToken {
-///     p
-/// }
-/// ```
-/// ```compile_fail,E0599
-/// fn given(p: derikey::secret::AccessToken) -> derikey::secret::AccessToken {
-///     p.clone()
-/// }
-/// ```
-/// No `Copy`:
-/// ```
-/// fn once(p: derikey::secret::OneTimeCode) -> [derikey::secret::OneTimeCode; 1] {
-///     [p]
-/// }
-/// ```
-/// ```compile_fail,E0382
-/// fn twice(p: derikey::secret::OneTimeCode) -> [derikey::secret::OneTimeCode; 2] {
-///     [p, p]
-/// }
-/// ```
-/// No `PartialEq`, which would stop at the first byte that differs:
-/// ```
-/// fn same(p: &derikey::secret::ClientSecret, q: &derikey::secret::ClientSecret) -> bool {
-///     p.expose().len() == q.expose().len()
-/// }
-/// ```
-/// ```compile_fail,E0369
-/// fn same(p: &derikey::secret::ClientSecret, q: &derikey::secret::ClientSecret) -> bool {
-///     p == q
-/// }
-/// ```
-/// No `Serialize`:
-/// ```
-/// fn written(p: &derikey::secret::TotpSeed) -> String {
-///     serde_json::to_string(&p.expose().len()).unwrap_or_default()
-/// }
-/// ```
-/// ```compile_fail,E0277
-/// fn written(p: &derikey::secret::TotpSeed) -> String {
-///     serde_json::to_string(p).unwrap_or_default()
-/// }
-/// ```
-/// None of them by way of what they are made of:
-/// ```
-/// fn inner(s: derikey::secret::Secret<Vec<u8>>) -> usize {
-///     s.expose().len()
-/// }
-/// ```
-/// ```compile_fail,E0599
-/// fn inner(s: derikey::secret::Secret<Vec<u8>>) -> usize {
-///     s.clone().expose().len()
-/// }
-/// ```
-/// ```compile_fail,E0614
-/// fn inner(s: derikey::secret::Secret<Vec<u8>>) -> usize {
-///     (*s).len()
-/// }
+/// let p = derikey::secret::Passphrase::new("hunter2".into());
+/// println!("{p}");
 /// ```
 pub struct Secret<T: Zeroize>(Zeroizing<T>);
 

@@ -77,17 +77,6 @@ impl<S: Stamper> Signer for LocalSigner<S> {
 }
 
 /// A private key in this process that stays: in locked pages, and nowhere else.
-///
-/// ```
-/// fn given<S>(signer: derikey::signer::LockedSigner<S>) -> derikey::signer::LockedSigner<S> {
-///     signer
-/// }
-/// ```
-/// ```compile_fail,E0599
-/// fn given<S>(signer: derikey::signer::LockedSigner<S>) -> derikey::signer::LockedSigner<S> {
-///     signer.clone()
-/// }
-/// ```
 #[derive(Debug)]
 pub struct LockedSigner<S> {
     key: RestingKey,

@@ -13,17 +13,6 @@ use crate::secret::{Locked, Residence};
 /// What signing makes of it exists only while it signs. That costs an Ed25519 key nothing, and an
 /// RSA key as much again as the signature or more, since it is parsed, prepared and blinded anew
 /// each time: its form ready for use lies on aws-lc's own heap, which can be swapped out.
-///
-/// ```
-/// fn once(key: derikey::key::RestingKey) -> [derikey::key::RestingKey; 1] {
-///     [key]
-/// }
-/// ```
-/// ```compile_fail,E0599
-/// fn twice(key: derikey::key::RestingKey) -> [derikey::key::RestingKey; 2] {
-///     [key.clone(), key] // no Clone
-/// }
-/// ```
 pub struct RestingKey {
     form: Form,
     bytes: Locked,
