@@ -14,6 +14,7 @@ mod clients;
 mod config;
 mod connect;
 mod context;
+mod defect;
 mod events;
 mod failure;
 mod health;
@@ -46,6 +47,10 @@ use crate::store::Operation;
 pub fn run() -> ExitCode {
     harden();
     terminal::obey_signals();
+    defect::contain(program)
+}
+
+fn program() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return mistyped(&error),
