@@ -905,6 +905,19 @@ fn every_decision_has_its_line() {
 }
 
 #[test]
+fn an_end_that_was_a_failure_is_written_down_as_one() {
+    let stage = Stage::new();
+    let mut command = stage.command(&["bot"]);
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let run = Run::of(command.output().unwrap());
+    assert_eq!(run.code, Some(1), "{run:?}");
+    let last = stage.audit().pop().unwrap();
+    assert_eq!(last["action"], "agent stop");
+    assert_eq!(last["outcome"], "failed: unexpected");
+    assert!(!stage.socket().exists());
+}
+
+#[test]
 fn without_its_log_it_signs_nothing() {
     let stage = Stage::new();
     let agent = stage.start();
@@ -1187,7 +1200,8 @@ fn exec_hands_over_no_secret() {
     stage.client(&["exec", "other", "--", "true"]).fails(8);
 }
 
-const LAUNCHER: &str = "\
+/// Hands a socket down as systemd does.
+pub(crate) const LAUNCHER: &str = "\
 import os, socket, sys
 s = socket.socket(socket.AF_UNIX)
 s.bind(sys.argv[1]); s.listen(16)
