@@ -10,6 +10,7 @@
 
 mod abandon;
 mod agent;
+mod agent_clock;
 mod agent_forgeries;
 mod agent_memory;
 mod architecture;
@@ -24,6 +25,7 @@ mod hardening;
 mod health;
 mod hostile;
 mod hostile_input;
+mod inheritance;
 mod interop;
 mod interop_matrix;
 mod kills;
