@@ -18,6 +18,7 @@ mod bad_input;
 mod commands;
 mod concurrency;
 mod derivations;
+mod every_command;
 mod examples;
 mod faults;
 mod grace;
