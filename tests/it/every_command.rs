@@ -2,6 +2,7 @@
 //! one of many ways: no secret is said, kept, or to be seen on the process.
 //!
 //! A command of the program that has no row here is a failure, and so is a row that no command has.
+//! Manners take turns; `EVERY_MANNER=1` has each row played in all of them.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +29,8 @@ use super::{
 ///
 /// `PASS`, `NEW`, `NETWORK` and `ADMIN` stand for the flags that name a passphrase, a new one, the
 /// exchange, and the exchange with its administrator. `AGENT` has an agent run before. The key
-/// `bot` is registered, `spare` is not, and each has a file in clear beside the keystore.
+/// `bot` is registered, `spare` is not, and each has a file in clear beside the keystore. A file
+/// that a new command needs is written by `Stage::new`.
 const ROWS: &[(&str, &str)] = &[
     (
         "provision",
@@ -224,7 +226,7 @@ impl Stage {
         for name in ["bot", "spare"] {
             let export = format!("export {name} --no-passphrase --insecure PASS");
             let pem = stage.run_plain(&export).stdout;
-            stage.learn(name, &pem);
+            learn(&mut stage.canaries, name, &pem);
             stage.home.secret_file(&format!("{name}.pem"), &pem);
         }
         let login = stage.run_plain("sign auth bot PASS").stdout;
@@ -243,11 +245,14 @@ impl Stage {
         stage
     }
 
-    fn learn(&mut self, name: &str, pem: &str) {
-        for (n, part) in private_parts(pem).iter().enumerate() {
-            self.canaries
-                .add(&format!("part {n} of {name}"), &part[..32]);
-        }
+    /// Searches what a run said and left for the private half of the key that it made.
+    fn look_for_the_key(&self, name: &str, run: &Run) {
+        let export = format!("export {name} --no-passphrase --insecure PASS");
+        let mut canaries = Canaries::default();
+        learn(&mut canaries, name, &self.run_plain(&export).stdout);
+        canaries.absent(run.stdout.as_bytes(), &format!("stdout of {run:?}"));
+        canaries.absent(run.stderr.as_bytes(), &format!("stderr of {run:?}"));
+        canaries.absent_from_files(&self.home, &[]);
     }
 
     fn run_plain(&self, line: &str) -> Run {
@@ -327,6 +332,13 @@ impl Stage {
             args.extend(["--totp-seed-file", "seed"]);
         }
         Some(Server::start_at(&self.theirs, &self.address, &args))
+    }
+}
+
+/// Has the private numbers of a key looked for.
+fn learn(canaries: &mut Canaries, name: &str, pem: &str) {
+    for (n, part) in private_parts(pem).iter().enumerate() {
+        canaries.add(&format!("part {n} of {name}"), &part[..32]);
     }
 }
 
@@ -514,6 +526,9 @@ fn play_and_look(world: World, number: usize, mut look: impl FnMut(&Run)) {
                 let known = ENDS.iter().find(|(begin, _)| line.starts_with(begin));
                 let expected = known.map_or(0, |(_, code)| *code);
                 assert_eq!(run.code, Some(expected), "{line}: {run:#?}");
+                if ["provision", "generate", "rotate"].contains(name) {
+                    stage.look_for_the_key(args.split(' ').next().unwrap(), &run);
+                }
             }
         }
     }
