@@ -14,6 +14,7 @@ mod clients;
 mod config;
 mod connect;
 mod context;
+mod defect;
 mod events;
 mod failure;
 mod health;
@@ -48,6 +49,10 @@ pub fn run() -> ExitCode {
     // Nothing has used aws-lc yet. Where it cannot be, `status` and `doctor` tell.
     shelter_keys();
     terminal::obey_signals();
+    defect::contain(program)
+}
+
+fn program() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return mistyped(&error),

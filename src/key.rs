@@ -48,17 +48,6 @@ use seclusion::{DEEP, SHALLOW, secluded, swept};
 pub const MAX_INPUT: usize = 64 * 1024;
 
 /// A private key that Deribit takes the public half of.
-///
-/// ```
-/// fn once(key: derikey::key::PrivateKey) -> [derikey::key::PrivateKey; 1] {
-///     [key]
-/// }
-/// ```
-/// ```compile_fail
-/// fn twice(key: derikey::key::PrivateKey) -> [derikey::key::PrivateKey; 2] {
-///     [key.clone(), key] // no Clone
-/// }
-/// ```
 pub struct PrivateKey {
     pair: Pair,
     public: PublicKey,

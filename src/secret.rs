@@ -9,6 +9,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer};
 use zeroize::{Zeroize, Zeroizing};
 
+#[cfg(doctest)]
+pub mod forbidden;
 mod locked;
 mod residence;
 
@@ -22,78 +24,11 @@ pub use residence::Residence;
 /// assert_eq!(format!("{p:?} {p:#?}"), "[redacted] [redacted]");
 /// ```
 ///
-/// What must not compile has a twin that does, as `compile_fail` is content with any mistake.
-///
-/// No `Display`:
-/// ```
-/// fn shown(p: derikey::secret::Passphrase) -> String {
-///     format!("{p:?}")
-/// }
-/// ```
+/// What it cannot do must not compile; the same for every other holder of a secret is in
+/// `secret/forbidden.rs`.
 /// ```compile_fail,E0277
-/// fn shown(p: derikey::secret::Passphrase) -> String {
-///     format!("{p}")
-/// }
-/// ```
-/// No `Clone`:
-/// ```
-/// fn given(p: derikey::secret::AccessToken) -> derikey::secret::AccessToken {
-///     p
-/// }
-/// ```
-/// ```compile_fail,E0599
-/// fn given(p: derikey::secret::AccessToken) -> derikey::secret::AccessToken {
-///     p.clone()
-/// }
-/// ```
-/// No `Copy`:
-/// ```
-/// fn once(p: derikey::secret::OneTimeCode) -> [derikey::secret::OneTimeCode; 1] {
-///     [p]
-/// }
-/// ```
-/// ```compile_fail,E0382
-/// fn twice(p: derikey::secret::OneTimeCode) -> [derikey::secret::OneTimeCode; 2] {
-///     [p, p]
-/// }
-/// ```
-/// No `PartialEq`, which would stop at the first byte that differs:
-/// ```
-/// fn same(p: &derikey::secret::ClientSecret, q: &derikey::secret::ClientSecret) -> bool {
-///     p.expose().len() == q.expose().len()
-/// }
-/// ```
-/// ```compile_fail,E0369
-/// fn same(p: &derikey::secret::ClientSecret, q: &derikey::secret::ClientSecret) -> bool {
-///     p == q
-/// }
-/// ```
-/// No `Serialize`:
-/// ```
-/// fn written(p: &derikey::secret::TotpSeed) -> String {
-///     serde_json::to_string(&p.expose().len()).unwrap_or_default()
-/// }
-/// ```
-/// ```compile_fail,E0277
-/// fn written(p: &derikey::secret::TotpSeed) -> String {
-///     serde_json::to_string(p).unwrap_or_default()
-/// }
-/// ```
-/// None of them by way of what they are made of:
-/// ```
-/// fn inner(s: derikey::secret::Secret<Vec<u8>>) -> usize {
-///     s.expose().len()
-/// }
-/// ```
-/// ```compile_fail,E0599
-/// fn inner(s: derikey::secret::Secret<Vec<u8>>) -> usize {
-///     s.clone().expose().len()
-/// }
-/// ```
-/// ```compile_fail,E0614
-/// fn inner(s: derikey::secret::Secret<Vec<u8>>) -> usize {
-///     (*s).len()
-/// }
+/// let p = derikey::secret::Passphrase::new("hunter2".into());
+/// println!("{p}");
 /// ```
 pub struct Secret<T: Zeroize>(Zeroizing<T>);
 

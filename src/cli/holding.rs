@@ -87,9 +87,13 @@ pub(super) fn agent(mut context: Context, args: &AgentArgs) -> Result<(), Failur
     let served = listen(&context, &socket, Arc::new(agent), limits, &stop);
     drop(socket);
     books.close();
-    let ended = crate::store::Entry::new(super::context::now(), "agent stop", "done");
-    context.store.audit(ended)?;
-    served
+    let outcome = match &served {
+        Ok(()) => "done".into(),
+        Err(failure) => format!("failed: {}", failure.kind()),
+    };
+    let ended = crate::store::Entry::new(super::context::now(), "agent stop", &outcome);
+    // Why it ended matters more than a log that cannot be written.
+    served.and(context.store.audit(ended).map_err(Failure::from))
 }
 
 fn listen(

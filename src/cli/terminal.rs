@@ -4,7 +4,7 @@
 //! terminal is put right again before a signal ends the program.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{IsTerminal, Read, Write},
     os::unix::net::UnixStream,
     sync::{
@@ -32,13 +32,31 @@ static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 /// Has an interrupt end the program with the documented exit code.
 pub(super) fn obey_signals() {
     let at_once = AT_ONCE.get_or_init(|| Arc::new(AtomicBool::new(true)));
-    for (signal, exit) in [(SIGINT, EXIT_INTERRUPTED), (SIGTERM, 143), (SIGHUP, 129)] {
+    for &signal in obeyed() {
+        let exit = if signal == SIGINT {
+            i32::from(EXIT_INTERRUPTED)
+        } else {
+            128 + signal
+        };
         // Where the system refuses, its own default stays, which ends the program as well.
-        let _ = signal_hook::flag::register_conditional_shutdown(
-            signal,
-            i32::from(exit),
-            Arc::clone(at_once),
-        );
+        let _ = signal_hook::flag::register_conditional_shutdown(signal, exit, Arc::clone(at_once));
+    }
+}
+
+/// The signals that end the program. Under `nohup` the end of the terminal is none of them, nor
+/// for the programs that it starts.
+fn obeyed() -> &'static [i32] {
+    static NOHUP: OnceLock<bool> = OnceLock::new();
+    let nohup = *NOHUP.get_or_init(|| {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        ignored.is_some_and(|mask| mask & 1 << (SIGHUP - 1) != 0)
+    });
+    if nohup {
+        &[SIGINT, SIGTERM]
+    } else {
+        &[SIGINT, SIGTERM, SIGHUP]
     }
 }
 
@@ -48,7 +66,7 @@ pub(super) fn signals_to_come() -> Result<UnixStream, Failure> {
         Failure::unexpected(format!("signals cannot be waited for: {error}"))
     };
     let (signals, sender) = UnixStream::pair().map_err(failed)?;
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for &signal in obeyed() {
         let sender = sender.try_clone().map_err(failed)?;
         signal_hook::low_level::pipe::register(signal, sender).map_err(failed)?;
     }
@@ -167,7 +185,7 @@ impl<'a> Quiet<'a> {
         };
         let (signals, sender) = UnixStream::pair().map_err(failed)?;
         let mut registered = Vec::new();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        for &signal in obeyed() {
             let sender = sender.try_clone().map_err(failed)?;
             registered
                 .push(signal_hook::low_level::pipe::register(signal, sender).map_err(failed)?);

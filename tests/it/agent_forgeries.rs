@@ -10,8 +10,10 @@ use std::{
 };
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
-use ed25519_dalek::{Signature, VerifyingKey, pkcs8::DecodePublicKey};
+use ed25519_dalek::pkcs8::DecodePublicKey;
+use rsa::signature::Verifier;
 use serde_json::{Value, json};
+use sha2::Sha256;
 
 use super::agent::{Caller, Running, Stage};
 
@@ -395,8 +397,37 @@ fn signed(answer: &Value) -> Option<(u64, String, String)> {
     ))
 }
 
-fn agent() -> (Stage, Running) {
-    let stage = Stage::new();
+/// The public half of the agent's key, in other hands.
+enum Judge {
+    Ed25519(ed25519_dalek::VerifyingKey),
+    Rsa(rsa::pkcs1v15::VerifyingKey<Sha256>),
+}
+
+impl Judge {
+    fn of(stage: &Stage) -> Self {
+        let pem = stage.home.run(&["public", "bot"]).ok().stdout;
+        match ed25519_dalek::VerifyingKey::from_public_key_pem(&pem) {
+            Ok(key) => Self::Ed25519(key),
+            Err(_) => Self::Rsa(rsa::pkcs1v15::VerifyingKey::from_public_key_pem(&pem).unwrap()),
+        }
+    }
+
+    fn accepts(&self, text: &str, signature: &[u8]) -> bool {
+        match self {
+            Self::Ed25519(key) => {
+                let signature = ed25519_dalek::Signature::from_slice(signature).unwrap();
+                key.verify_strict(text.as_bytes(), &signature).is_ok()
+            }
+            Self::Rsa(key) => {
+                let signature = signature.try_into().unwrap();
+                key.verify(text.as_bytes(), &signature).is_ok()
+            }
+        }
+    }
+}
+
+fn agent(algorithm: &str) -> (Stage, Running) {
+    let stage = Stage::on(&["--network", "sandbox", "--algorithm", algorithm]);
     stage.configure(
         "[agent.keys.bot]\n\
          rest = [\"GET /api/v2/private/get_positions\", \"POST /api/v2/private/buy\"]\n",
@@ -407,14 +438,21 @@ fn agent() -> (Stage, Running) {
 
 #[test]
 fn no_forged_request_gets_more_than_the_policy_allows() {
-    let (stage, agent) = agent();
-    let pem = stage.home.run(&["public", "bot"]).ok().stdout;
-    let key = VerifyingKey::from_public_key_pem(&pem).unwrap();
-    let lines = forgeries();
+    nothing_more_is_allowed("ed25519", &forgeries());
+}
+
+#[test]
+fn no_forged_request_gets_more_of_an_rsa_key() {
+    nothing_more_is_allowed("rsa-2048", &forgeries());
+}
+
+fn nothing_more_is_allowed(algorithm: &str, lines: &[Vec<u8>]) {
+    let (stage, agent) = agent(algorithm);
+    let judge = Judge::of(&stage);
     assert!(lines.len() >= 500, "{}", lines.len());
     let (mut nonces, mut refused, mut made) = (BTreeSet::new(), 0, BTreeSet::new());
     let mut caller: Option<Caller> = None;
-    for line in &lines {
+    for line in lines {
         // A line break in a line makes two of it.
         let parts: Vec<&[u8]> = line.split(|b| *b == b'\n').collect();
         let caller = caller.get_or_insert_with(|| agent.connect());
@@ -434,14 +472,10 @@ fn no_forged_request_gets_more_than_the_policy_allows() {
             assert!(!shown.contains(&nonce), "{shown}");
             assert!(nonces.insert(nonce.clone()), "{shown}: a nonce twice");
             let bytes = BASE64_URL_SAFE_NO_PAD.decode(&signature).unwrap();
-            let signature = Signature::from_slice(&bytes).unwrap();
             let stamp = format!("{timestamp}\n{nonce}");
             let good: Vec<Meaning> = meanings(part)
                 .into_iter()
-                .filter(|meaning| {
-                    let text = meaning.text(&stamp);
-                    key.verify_strict(text.as_bytes(), &signature).is_ok()
-                })
+                .filter(|meaning| judge.accepts(&meaning.text(&stamp), &bytes))
                 .collect();
             assert!(
                 !good.is_empty(),
@@ -499,7 +533,7 @@ fn the_judge_would_see_a_wrong_signature() {
 
 #[test]
 fn ten_thousand_frames_of_garbage_leave_no_trace() {
-    let (_stage, agent) = agent();
+    let (_stage, agent) = agent("ed25519");
     let honest = json!({"op": "auth", "key": "bot"});
     assert_eq!(agent.ask(&honest)["ok"], true);
     let (descriptors, memory) = (agent.descriptors(), agent.memory());

@@ -2,9 +2,10 @@
 #![cfg(target_os = "linux")]
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{Read, Seek, SeekFrom},
-    os::unix::fs::MetadataExt,
+    os::unix::{fs::MetadataExt, process::ExitStatusExt},
     process::{Command, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
@@ -16,7 +17,7 @@ use serde_json::json;
 use super::{
     leaks::{Fake, Started, child_of, private_parts, random},
     store_files::{trace, under},
-    support::{Home, Run, installed, join},
+    support::{Home, Run, installed, join, left_out},
 };
 
 const WAITING: [&str; 4] = ["generate", "n", "--passphrase-command", "sleep 30"];
@@ -135,6 +136,44 @@ fn no_core_can_be_left_behind() {
 }
 
 #[test]
+fn a_crash_leaves_no_core() {
+    let unlimited = ["sh", "-c", "ulimit -c unlimited; exec \"$0\" \"$@\""];
+    let home = Home::new();
+    let crash = |inner: &Command, signal: &str| {
+        let mut command = under(&unlimited, inner);
+        let spawned = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut process = Started(spawned.unwrap());
+        let pid = process.0.id();
+        let child = child_of(pid);
+        let kill = |signal: &str, pid: u32| {
+            let pid = pid.to_string();
+            let sent = Command::new("kill").args(["-s", signal, &pid]).status();
+            assert!(sent.unwrap().success());
+        };
+        kill(signal, pid);
+        let status = process.0.wait().unwrap();
+        kill("KILL", child);
+        status.core_dumped()
+    };
+    let mut other = Command::new("sh");
+    other
+        .args(["-c", "sleep 30; true"])
+        .current_dir(home.path(""));
+    if !crash(&other, "ABRT") {
+        left_out("nothing leaves a core on this machine");
+        return;
+    }
+    for signal in ["ABRT", "SEGV", "QUIT", "BUS"] {
+        assert!(!crash(&home.command(&WAITING), signal), "{signal}");
+    }
+    let left: Vec<_> = fs::read_dir(home.path("")).unwrap().flatten().collect();
+    let is_core = |name: OsString| name.as_encoded_bytes().starts_with(b"core");
+    let cores = left.iter().filter(|entry| is_core(entry.file_name()));
+    // The one of the other program.
+    assert!(cores.count() <= 1, "{left:?}");
+}
+
+#[test]
 fn it_closes_itself_off_before_the_first_secret_is_opened() {
     let home = Home::new();
     let pass = home.secret_file("pass", "correct horse battery\n");
@@ -225,6 +264,14 @@ impl Traces {
 
     /// Everything that is found in the memory of a process, with where.
     pub(crate) fn in_memory(&self, pid: u32) -> Option<Vec<String>> {
+        let found = self.search(pid);
+        if found.is_none() {
+            left_out("the memory of another process cannot be read here: not looked at");
+        }
+        found
+    }
+
+    fn search(&self, pid: u32) -> Option<Vec<String>> {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
         let mut memory = File::open(format!("/proc/{pid}/mem")).ok()?;
         let (mut found, mut seen) = (Vec::new(), 0);
@@ -315,11 +362,7 @@ fn stalled(
     let process = start(home, &join(&[args, &fake.network()]));
     arrived.recv_timeout(Duration::from_secs(60)).unwrap();
     std::thread::sleep(Duration::from_millis(100));
-    let found = traces.in_memory(process.0.id());
-    if found.is_none() {
-        eprintln!("the memory of another process cannot be read here: not looked at");
-    }
-    found
+    traces.in_memory(process.0.id())
 }
 
 struct Prepared {

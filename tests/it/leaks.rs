@@ -81,7 +81,7 @@ impl Canaries {
     }
 
     #[track_caller]
-    fn absent(&self, text: &[u8], what: &str) {
+    pub(crate) fn absent(&self, text: &[u8], what: &str) {
         let joined: Vec<u8> = text
             .iter()
             .copied()
@@ -98,7 +98,7 @@ impl Canaries {
 
     /// Searches everything under a home but what is excused.
     #[track_caller]
-    fn absent_from_files(&self, home: &Home, excused: &[&str]) {
+    pub(crate) fn absent_from_files(&self, home: &Home, excused: &[&str]) {
         for (path, (_, content)) in snapshot(&home.path("")) {
             let name = path.strip_prefix(home.path("")).unwrap();
             if !excused.iter().any(|excuse| name.starts_with(excuse)) {

@@ -10,6 +10,7 @@
 
 mod abandon;
 mod agent;
+mod agent_clock;
 mod agent_forgeries;
 mod agent_memory;
 mod architecture;
@@ -17,6 +18,7 @@ mod bad_input;
 mod commands;
 mod concurrency;
 mod derivations;
+mod every_command;
 mod examples;
 mod faults;
 mod grace;
@@ -24,6 +26,7 @@ mod hardening;
 mod health;
 mod hostile;
 mod hostile_input;
+mod inheritance;
 mod interop;
 mod interop_matrix;
 mod kills;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::key::Kdf;
+use crate::{key::Kdf, secret::keep_from_children};
 
 /// How a new private file is sealed.
 #[derive(Args, Debug)]
@@ -51,7 +51,7 @@ macro_rules! secret_source {
             pub(in crate::cli) file: Option<PathBuf>,
             #[doc = concat!("Open file descriptor to read ", $what, " from")]
             #[arg(long = $fd, value_name = "N", conflicts_with = $command, id = $fd,
-                value_parser = clap::value_parser!(i32).range(0..))]
+                value_parser = descriptor)]
             pub(in crate::cli) fd: Option<i32>,
             #[doc = concat!("Program, run without a shell, that prints ", $what)]
             #[arg(long = $command, value_name = "CMD", id = $command)]
@@ -120,7 +120,7 @@ pub(in crate::cli) struct AdminArgs {
 pub(in crate::cli) struct SecondFactorArgs {
     /// Open file descriptor with one-time codes, one a line, read when they are needed
     #[arg(long, value_name = "N", conflicts_with_all = ["totp_command", "totp_seed_file"],
-        value_parser = clap::value_parser!(i32).range(0..))]
+        value_parser = descriptor)]
     pub(in crate::cli) totp_fd: Option<i32>,
     /// Program, run without a shell, that prints a one-time code
     #[arg(long, value_name = "CMD", conflicts_with = "totp_seed_file")]
@@ -128,6 +128,16 @@ pub(in crate::cli) struct SecondFactorArgs {
     /// File with the base32 seed that one-time codes come from
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) totp_seed_file: Option<PathBuf>,
+}
+
+/// Reads the number of a descriptor, and keeps what is behind it from every program that is started
+/// from here on: one for another secret may run before this one is read.
+fn descriptor(text: &str) -> Result<i32, String> {
+    let number = text.parse().ok().filter(|number| *number >= 0);
+    let number = number.ok_or("a descriptor is a number from 0 on")?;
+    // Whether it is open is told when it is read.
+    let _ = keep_from_children(number);
+    Ok(number)
 }
 
 fn kdf() -> impl clap::builder::TypedValueParser<Value = Kdf> {
