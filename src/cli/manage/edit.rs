@@ -39,7 +39,7 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
         let wish = provision::merge(key, &change, record.algorithm);
         let differences = differences_of(key, &wish);
         for line in &differences {
-            context.output.remark(line);
+            context.output.remark(line.to_string());
         }
         if context.global.dry_run || differences.is_empty() {
             let steps: Vec<String> = differences
@@ -169,7 +169,7 @@ fn confirm_widening(
 }
 
 /// Writes down what the exchange has, where no change was needed to have it so.
-fn as_it_is_there(
+pub(in crate::cli) fn as_it_is_there(
     context: &Context,
     name: &KeyName,
     record: &Record,
