@@ -218,7 +218,11 @@ impl Context {
             for line in shown.lines() {
                 self.output.remark(line);
             }
-            return if self.global.yes { Ok(()) } else { Err(refused()) };
+            return if self.global.yes {
+                Ok(())
+            } else {
+                Err(refused())
+            };
         };
         let typed = terminal.ask(&format!("{shown}{why}.\nType {word} to go on: "))?;
         if *typed == *word {

@@ -19,6 +19,7 @@ mod concurrency;
 mod derivations;
 mod examples;
 mod faults;
+mod fleet;
 mod grace;
 mod hardening;
 mod health;
