@@ -392,12 +392,26 @@ impl World {
         }
     }
 
-    /// What a thief of every enabled key could do from one address: the scopes, one by one.
-    fn rights(&self) -> Vec<(&String, &Scope)> {
-        let live = self.there.iter().filter(|(_, remote)| remote.enabled);
-        live.map(|(name, remote)| (name, &remote.spec.scope))
-            .collect()
+    /// What a key can be used for now: from where, and for what; nothing if it may not log in.
+    fn rights(&self, name: &str) -> Option<Specification> {
+        let remote = self.there.get(name).filter(|remote| remote.enabled)?;
+        Some(remote.spec.clone())
     }
+}
+
+/// Tells whether a key can be used for more than before, or from more places.
+fn is_more(before: Option<&Specification>, after: Option<&Specification>) -> bool {
+    let (Some(before), Some(after)) = (before, after) else {
+        return after.is_some();
+    };
+    let fewer_places = before.whitelist.is_empty()
+        || (!after.whitelist.is_empty()
+            && after
+                .whitelist
+                .iter()
+                .all(|ip| before.whitelist.contains(ip)));
+    let restricted = before.features.iter().all(|f| after.features.contains(f));
+    !(after.scope.is_within(&before.scope) && fewer_places && restricted)
 }
 
 /// How a key begins: not there, made, registered; and with what.
@@ -426,24 +440,27 @@ proptest! {
         let mut world = world(&beginnings);
         let fleet: Vec<Declared> =
             NAMES.iter().zip(&wishes).map(|(name, wish)| declared(name, wish)).collect();
-        let before = world.clone();
         let survey = world.survey();
         let rows = world.plan(&fleet, &survey);
         // A key that is not declared may have the label of one that is to be made.
-        let blocked = |row: &Row<'_>| matches!(row.verdict, Verdict::Blocked(Block::Label(_)));
-        for row in &rows {
-            prop_assert!(!matches!(row.verdict, Verdict::Blocked(_)) || blocked(row), "{:?}", row.verdict);
+        let is_taken = |label: &str| {
+            let mut strangers = NAMES.iter().skip(fleet.len()).filter_map(|name| world.there.get(*name));
+            strangers.any(|remote| remote.enabled && remote.spec.label == label)
+        };
+        let blocked: Vec<bool> = rows.iter().map(|row| matches!(row.verdict, Verdict::Blocked(_))).collect();
+        for (row, blocked) in rows.iter().zip(&blocked) {
+            let by_label = matches!(row.verdict, Verdict::Blocked(Block::Label(_)));
+            prop_assert_eq!(by_label, *blocked, "{:?}", row.verdict);
+            prop_assert!(!blocked || is_taken(row.declared.label.as_str()), "{:?}", row.verdict);
         }
         let steps = order(&rows);
-        let giving = steps.iter().position(|(_, step)| step.reach > Reach::Less);
-        for (at, (row, step)) in steps.iter().enumerate() {
+        prop_assert!(steps.is_sorted_by_key(|(_, step)| step.reach));
+        for (row, step) in &steps {
+            let name = rows[*row].declared.name.as_str();
+            let before = world.rights(name);
             world.take(rows[*row].declared, *step);
-            if giving.is_none_or(|giving| at < giving) {
-                // Whoever could do something could do it before.
-                for (name, scope) in world.rights() {
-                    let had = before.there.get(name).filter(|remote| remote.enabled);
-                    prop_assert!(had.is_some_and(|had| scope.is_within(&had.spec.scope)));
-                }
+            if step.reach <= Reach::Less {
+                prop_assert!(!is_more(before.as_ref(), world.rights(name).as_ref()), "{step:?}");
             }
         }
         prop_assert_eq!(
@@ -452,9 +469,9 @@ proptest! {
             "as many as were foreseen"
         );
         let survey = world.survey();
-        for (row, was) in world.plan(&fleet, &survey).iter().zip(&rows) {
+        for (row, was_blocked) in world.plan(&fleet, &survey).iter().zip(&blocked) {
             prop_assert!(
-                matches!(row.verdict, Verdict::Settled(_)) || blocked(was),
+                matches!(row.verdict, Verdict::Settled(_)) || *was_blocked,
                 "{:?} {:?}", row.verdict, row.differences
             );
             prop_assert!(row.differences.is_empty());
@@ -577,11 +594,11 @@ fn what_cannot_be_settled_by_a_step_is_blocked_with_a_reason() {
 #[test]
 fn the_operators_own_key_is_not_disabled_or_robbed_of_its_rights() {
     let fleet = [declared("a", &wish())];
-    let mut disabled = fleet.clone();
+    let managing = Settings { scope: 3, ..wish() };
+    let mut disabled = [declared("a", &managing)];
     disabled[0].enabled = false;
     let mut world = World::default();
     world.generate("a");
-    let managing = Settings { scope: 3, ..wish() };
     world.register("a", &managing.specification("a"));
     let survey = world.survey();
     for fleet in [&fleet, &disabled] {
@@ -616,7 +633,14 @@ fn what_was_interrupted_is_gone_on_with_if_it_is_what_is_declared() {
         }
         world.here.entry("a".into()).or_default().pending = Some(intent.clone());
         let survey = world.survey();
-        match one(&world, fleet, &survey).verdict {
+        let row = one(&world, fleet, &survey);
+        // Nothing that is there already takes up more room.
+        let makes = usize::from(!registered && !row.steps().is_empty());
+        assert_eq!(
+            held(std::slice::from_ref(&row), &survey),
+            survey.0.len() + makes
+        );
+        match row.verdict {
             Verdict::Steps(steps) => {
                 let words = steps
                     .iter()
