@@ -1,12 +1,12 @@
 //! `plan`, `apply` and `drift`: a declared fleet against an exchange in another process, with
 //! somebody who changes the account by hand.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, thread, time::Duration};
 
 use serde_json::{Value, json};
 
 use crate::{
-    kills::{Bridge, PHASES},
+    kills::{Bridge, PHASES, Phase},
     manage::{Bench, rights},
     raw::Tap,
     scene::{Account, is_tame, says_why},
@@ -798,7 +798,8 @@ fn an_apply_that_is_killed_at_any_call_is_finished_by_another_with_no_key_twice(
             let what = format!("killed at {method} ({call}), {phase:?}");
             let (bench, bridge) = stage();
             bridge.kill(apply_command(&bench), call, phase);
-            if call % 2 == 1 {
+            // Every call is followed by `resume` in one phase, and by `apply` itself in the other.
+            if (call % 2 == 1) == (phase == Phase::BeforeTheExchange) {
                 let resumed = bench.run(&join(&[&["resume"], &PLAIN]));
                 assert_eq!(resumed.code, Some(0), "{what}: {resumed:#?}");
                 assert_eq!(bench.pending(), json!([]), "{what}");
@@ -816,4 +817,21 @@ fn an_apply_that_is_killed_at_any_call_is_finished_by_another_with_no_key_twice(
     let (bench, bridge) = stage();
     Run::of(apply_command(&bench).output().unwrap()).json();
     assert_eq!(bridge.calls(), calls);
+}
+
+#[test]
+fn an_apply_that_is_killed_at_any_moment_is_finished_by_another() {
+    for milliseconds in (4..120).step_by(14) {
+        let bench = Bench::new();
+        bench.declare(TWO);
+        let mut child = apply_command(&bench).spawn().unwrap();
+        thread::sleep(Duration::from_millis(milliseconds));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let what = format!("after {milliseconds} ms");
+        let again = bench.try_apply(&["--prune"]);
+        assert_eq!(again.code, Some(0), "{what}: {again:#?}");
+        assert_eq!(bench.admin().keys().len(), 2, "{what}");
+        bench.is_in_order();
+    }
 }
