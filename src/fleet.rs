@@ -11,14 +11,15 @@ use crate::{
     store::Specification,
 };
 
+mod compare;
 mod file;
 mod plan;
 #[cfg(test)]
 mod tests;
 
+pub use compare::compare;
 pub use plan::{
-    Action, Block, KEYS_OF_AN_ACCOUNT, Local, Reach, Row, Settled, Step, Verdict, compare, held,
-    order,
+    Action, Block, KEYS_OF_AN_ACCOUNT, Local, Reach, Row, Settled, Step, Verdict, held, order,
 };
 
 /// What can be wrong with a fleet file. Of all values only scopes are quoted.

@@ -19,7 +19,9 @@ use crate::{
 
 mod apply;
 mod report;
+mod step;
 mod view;
+mod words;
 
 use apply::carry_out;
 use report::Report;

@@ -1,17 +1,15 @@
-//! What a plan says, and what came of it: one JSON object, or lines for people.
-
-use std::fmt::Write;
+//! What a plan says, and what came of it, as one JSON object.
 
 use serde_json::{Value, json};
 
 use super::{
     Plan,
-    view::{Stray, cure, settled},
+    view::Stray,
+    words::{cure, settled},
 };
 use crate::{
-    cli::{context::Context, failure::Failure},
+    cli::{answer, context::Context, failure::Failure},
     fleet::{Declared, Row, Verdict},
-    provision::Content,
     store::Registration,
 };
 
@@ -42,7 +40,7 @@ impl Outcome {
         }
     }
 
-    const fn as_str(&self) -> Option<&'static str> {
+    pub(super) const fn as_str(&self) -> Option<&'static str> {
         match self {
             Self::Untouched => None,
             Self::Done => Some("done"),
@@ -62,7 +60,7 @@ pub(super) struct Outcomes {
 
 /// Plans, and what came of them.
 pub(super) struct Report<'p, 'v> {
-    plans: &'p [Plan<'v>],
+    pub(super) plans: &'p [Plan<'v>],
     pub(super) outcomes: Vec<Outcomes>,
     /// Whether anything was to be carried out.
     pub(super) is_applied: bool,
@@ -102,13 +100,12 @@ impl<'p, 'v> Report<'p, 'v> {
             for ((row, outcome), known) in plan.rows.iter().zip(&outcomes.rows).zip(&outcomes.known)
             {
                 let mut value = about(row, known.as_ref());
-                value["network"] = network.into();
-                value["admin"] = json!(admin);
+                answer::merge(&mut value, json!({"network": network, "admin": admin}));
                 keys.push(self.with_outcome(value, outcome));
             }
             for (stray, outcome) in plan.strays.iter().zip(&outcomes.strays) {
                 let mut value = about_stray(stray);
-                value["network"] = network.into();
+                answer::merge(&mut value, json!({"network": network}));
                 undeclared.push(self.with_outcome(value, outcome));
             }
         }
@@ -133,20 +130,20 @@ impl<'p, 'v> Report<'p, 'v> {
             "undeclared": undeclared,
         });
         if context.global.dry_run {
-            value["dry_run"] = true.into();
+            answer::merge(&mut value, json!({"dry_run": true}));
         }
         if self.is_applied {
-            value["changed"] = (self.count("done") > 0).into();
-            value["done"] = self.count("done").into();
-            value["failed"] = self.count("failed").into();
-            value["left"] = self.count("left").into();
+            let (done, failed, left) = self.counts();
+            let came_of_it =
+                json!({"changed": done > 0, "done": done, "failed": failed, "left": left});
+            answer::merge(&mut value, came_of_it);
         }
         value
     }
 
     fn with_outcome(&self, mut value: Value, outcome: &Outcome) -> Value {
         if self.is_applied {
-            value["outcome"] = json!(outcome.as_str());
+            answer::merge(&mut value, json!({"outcome": outcome.as_str()}));
         }
         if let Outcome::Failed {
             kind,
@@ -154,9 +151,15 @@ impl<'p, 'v> Report<'p, 'v> {
             hint,
         } = outcome
         {
-            value["failure"] = json!({"kind": kind, "message": message, "hint": hint});
+            let failure = json!({"kind": kind, "message": message, "hint": hint});
+            answer::merge(&mut value, json!({"failure": failure}));
         }
         value
+    }
+
+    /// How many keys are done, failed, and were left.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        (self.count("done"), self.count("failed"), self.count("left"))
     }
 
     fn count(&self, what: &str) -> usize {
@@ -165,71 +168,6 @@ impl<'p, 'v> Report<'p, 'v> {
             .iter()
             .flat_map(|o| o.rows.iter().chain(&o.strays));
         rows.filter(|outcome| outcome.as_str() == Some(what))
-            .count()
-    }
-
-    /// Writes all of it for people.
-    pub(super) fn text(&self) -> String {
-        let mut text = String::new();
-        for (plan, outcomes) in self.plans.iter().zip(&self.outcomes) {
-            let now = plan.view.survey.0.len();
-            let _ = writeln!(text, "{}: {now} of 8 keys", plan.view.section.title);
-            for (row, outcome) in plan.rows.iter().zip(&outcomes.rows) {
-                text.push_str(&line(
-                    &word(row, outcome),
-                    row.declared.name.as_str(),
-                    &details(row),
-                ));
-                text.push_str(&failed(outcome));
-            }
-            for (stray, outcome) in plan.strays.iter().zip(&outcomes.strays) {
-                let word = outcome.as_str().unwrap_or(if stray.is_pruned {
-                    "disable"
-                } else {
-                    "undeclared"
-                });
-                let name = stray
-                    .name
-                    .map_or_else(|| stray.key.name.as_str(), |name| name.as_str());
-                text.push_str(&line(word, name, &[stray_in_words(stray)]));
-                text.push_str(&failed(outcome));
-            }
-            if plan.is_too_much() {
-                let _ = writeln!(
-                    text,
-                    "  it would hold {} keys, and holds 8 at most: nothing will be changed",
-                    plan.held()
-                );
-            }
-        }
-        text + &self.sum()
-    }
-
-    /// Says in one line what all of it comes to.
-    fn sum(&self) -> String {
-        if self.is_applied {
-            let (done, failed, left) =
-                (self.count("done"), self.count("failed"), self.count("left"));
-            return match (done, failed + left + self.blocked()) {
-                (0, 0) => "nothing to do".into(),
-                (_, 0) => format!("{done} changed"),
-                _ => format!(
-                    "{done} changed, {failed} failed, {left} left, {} to be settled by hand",
-                    self.blocked()
-                ),
-            };
-        }
-        let changes: usize = self.plans.iter().map(Plan::changes).sum();
-        let undeclared: usize = self.plans.iter().map(|plan| plan.strays.len()).sum();
-        format!(
-            "{changes} to change, {} to be settled by hand, {undeclared} not declared",
-            self.blocked()
-        )
-    }
-
-    fn blocked(&self) -> usize {
-        let rows = self.plans.iter().flat_map(|plan| &plan.rows);
-        rows.filter(|row| matches!(row.verdict, Verdict::Blocked(_)))
             .count()
     }
 }
@@ -294,70 +232,4 @@ fn about_stray(stray: &Stray<'_>) -> Value {
         "enabled": stray.key.enabled,
         "action": if stray.is_pruned { "disable" } else { "nothing" },
     })
-}
-
-fn stray_in_words(stray: &Stray<'_>) -> String {
-    let state = if stray.is_live() {
-        "enabled"
-    } else {
-        "disabled"
-    };
-    let key = stray.key;
-    format!(
-        "not declared: {} (id {}), {state}, {}",
-        key.client_id, key.id, key.max_scope
-    )
-}
-
-fn word(row: &Row<'_>, outcome: &Outcome) -> String {
-    let steps: Vec<&str> = row
-        .steps()
-        .iter()
-        .map(|step| step.action.as_str())
-        .collect();
-    let planned = match &row.verdict {
-        Verdict::Settled(_) => "nothing".into(),
-        Verdict::Blocked(_) => "blocked".into(),
-        Verdict::Steps(_) => steps.join("+"),
-    };
-    outcome.as_str().map_or(planned, str::to_owned)
-}
-
-fn details(row: &Row<'_>) -> Vec<String> {
-    match &row.verdict {
-        Verdict::Settled(why) => vec![settled(*why).unwrap_or_default()],
-        Verdict::Blocked(block) => {
-            let mut said = vec![block.to_string(), cure(block, &row.declared.name)];
-            said.extend(row.differences.iter().map(ToString::to_string));
-            said
-        }
-        Verdict::Steps(_) if row.differences.is_empty() => {
-            let wish = row.declared;
-            let from = match Content::whitelist(&wish.whitelist) {
-                Content::List(list) if list.is_empty() => "any address".into(),
-                list => list.to_string(),
-            };
-            vec![format!("{}; from {from}", wish.scope)]
-        }
-        Verdict::Steps(_) => row.differences.iter().map(ToString::to_string).collect(),
-    }
-}
-
-/// Lays a word, a name and what there is to say of them out in lines.
-fn line(word: &str, name: &str, details: &[String]) -> String {
-    let mut text = format!("  {word:<12} {name:<16}");
-    for (at, detail) in details.iter().enumerate() {
-        if at > 0 {
-            let _ = write!(text, "\n{:<31}", "");
-        }
-        let _ = write!(text, " {detail}");
-    }
-    text.trim_end().to_owned() + "\n"
-}
-
-fn failed(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Failed { message, hint, .. } => format!("{:<31} {message}; {hint}\n", ""),
-        _ => String::new(),
-    }
 }

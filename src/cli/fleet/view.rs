@@ -9,9 +9,7 @@ use crate::{
         remote::{self, Local as Kept},
     },
     exchange::{ApiKey, Area, ClientId},
-    fleet::{
-        self, Action, Block, Declared, Fleet, KEYS_OF_AN_ACCOUNT, Local, Row, Settled, Verdict,
-    },
+    fleet::{self, Action, Block, Declared, Fleet, KEYS_OF_AN_ACCOUNT, Local, Row, Verdict},
     key::KeyName,
     provision::Survey,
 };
@@ -265,44 +263,5 @@ impl Plan<'_> {
             given.extend(new.map(|(area, what)| (&row.declared.name, area, what)));
         }
         given
-    }
-}
-
-/// Says in words why nothing is to be done.
-pub(super) fn settled(settled: Settled) -> Option<String> {
-    match settled {
-        Settled::AsDeclared => None,
-        Settled::NotThere => Some("it is not there, and is not to be enabled".into()),
-        Settled::UnderWay(operation) => Some(format!("{} is under way", operation.as_str())),
-    }
-}
-
-/// Says how what stands in the way is settled.
-pub(super) fn cure(block: &Block, name: &KeyName) -> String {
-    match block {
-        Block::Pending(_) => {
-            format!("derikey resume {name} finishes it, or gives it up with --abandon")
-        }
-        Block::Algorithm { is, .. } => format!(
-            "no key changes its algorithm: declare algorithm = \"{is}\", or declare another key"
-        ),
-        Block::OtherNetwork(network) => format!(
-            "declare it on {network}, or another key on this network: a key belongs to one for ever"
-        ),
-        Block::Missing(_) => format!(
-            "is the administrator of another account? if it was removed there: derikey delete {name}, and \
-             the next apply makes another"
-        ),
-        Block::OtherKey(_) => format!(
-            "restore the key pair that was registered from a backup or from trash/; or derikey delete {name}"
-        ),
-        Block::OtherId { .. } => format!("restore the key.toml of {name} from a backup"),
-        Block::Unbound(id) => format!("derikey adopt {name} --client-id {id}"),
-        Block::Label(id) => format!(
-            "if its private half is somewhere, import and adopt it; if not: derikey remove client:{id}, \
-             or declare another label"
-        ),
-        Block::LockOut(_) => "use another administrator for that".into(),
-        Block::Unreadable { cure, .. } => cure.clone(),
     }
 }
