@@ -17,6 +17,7 @@ mod context;
 mod defect;
 mod events;
 mod failure;
+mod fleet;
 mod health;
 mod holding;
 mod inputs;
@@ -107,6 +108,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rotate(args) => rotation::rotate(&context, &args),
         Command::Rollback(args) => rotation::rollback(&context, &args),
         Command::Panic(args) => panic::panic(&context, &args),
+        Command::Plan(args) => fleet::plan(&context, &args),
+        Command::Apply(args) => fleet::apply(&context, &args),
+        Command::Drift(args) => fleet::drift(&context, &args),
         Command::Doctor(args) => health::doctor(&context, &args),
         Command::Audit => audit::show(&context),
         Command::Scope(args) => scopes::scope(&context, &args),

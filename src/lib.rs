@@ -10,12 +10,15 @@
 //! - [`exchange`]: one call, one challenge, one answer, over any [`exchange::Transport`].
 //! - [`store`]: keys, their records, the journal and the audit log on disk.
 //! - [`provision`]: the use cases. Persist, then register; prove, then trust.
+//! - [`fleet`]: declared keys beside those of the account, and the plan between the two. Pure: `cli`
+//!   looks, asks, and takes each step by the path of the command for one key.
 //! - `agent`: keys held for other programs, which ask for logins and requests, never for bytes.
 //! - `cli`: the command line; the only room with a terminal, a clock and an environment.
 //! - `sandbox`: a local exchange to try all of it on. Imports nothing of the others.
 
 mod error;
 pub mod exchange;
+pub mod fleet;
 pub mod key;
 pub mod provision;
 pub mod secret;

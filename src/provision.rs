@@ -13,7 +13,7 @@ use crate::{
         self, ApiKey, ClientId, Exchange, GetTime, KeyId, LoginScope, Network, Outcome, Scope,
         Session, SessionName, Transport, Whitelisted,
     },
-    key::{Algorithm, KeyName},
+    key::KeyName,
     signer::Signer,
     store::{Generation, Intent, Moment, Operation, Registration, Specification, Stage, Store},
 };
@@ -22,6 +22,7 @@ mod abandon;
 mod adopt;
 mod change;
 mod desk;
+mod difference;
 mod inspect;
 mod register;
 mod rotate;
@@ -30,8 +31,9 @@ mod verdict;
 
 pub use abandon::{Surrender, strike_out};
 pub use adopt::{Adopted, Unseen, adopt};
-pub use change::{Attempt, Change, Survey, differences_of, merge};
+pub use change::{Attempt, Change, Survey, merge};
 pub use desk::{Desk, Operator, log_in};
+pub use difference::{Content, Difference, differences, differences_of};
 pub use rotate::{Hook, Rotated};
 pub use sweep::Swept;
 
@@ -89,54 +91,6 @@ impl Proven {
     pub const fn granted(&self) -> &Scope {
         &self.granted
     }
-}
-
-/// The differences between a registered key and a wish, in words; none if they are the same.
-pub fn differences(
-    known: &Registration,
-    algorithm: Algorithm,
-    network: &Network,
-    wish: &Specification,
-) -> Vec<String> {
-    let list = |words: Vec<&str>| {
-        if words.is_empty() {
-            "none".into()
-        } else {
-            words.join(" ")
-        }
-    };
-    let mut found = Vec::new();
-    let mut compare = |what: &str, is: String, asked: String| {
-        if is != asked {
-            found.push(format!("{what} is {is}, asked for {asked}"));
-        }
-    };
-    compare("network", known.network.to_string(), network.to_string());
-    compare(
-        "algorithm",
-        algorithm.to_string(),
-        wish.algorithm.to_string(),
-    );
-    if known.scope != wish.scope {
-        compare("scope", known.scope.to_string(), wish.scope.to_string());
-    }
-    compare("label", known.label.clone(), wish.label.clone());
-    compare(
-        "whitelist",
-        list(sorted(&known.whitelist)),
-        list(sorted(&wish.whitelist)),
-    );
-    let features = |features: &[exchange::Feature]| {
-        let mut words: Vec<String> = features.iter().map(ToString::to_string).collect();
-        words.sort_unstable();
-        words.join(" ")
-    };
-    compare(
-        "features",
-        features(&known.features),
-        features(&wish.features),
-    );
-    found
 }
 
 fn sorted(list: &[Whitelisted]) -> Vec<&str> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 mod account;
+mod fleet;
 mod keys;
 mod registry;
 mod rotation;
@@ -13,6 +14,7 @@ mod serve;
 mod signing;
 
 pub(super) use account::{Doctor, Edit, List, Panic, ScopeCommand, Target};
+pub(super) use fleet::{ApplyArgs, DriftArgs, FleetFile, PlanArgs};
 pub(super) use keys::{Export, FingerprintOf, Generate, Hash, Import, Name, Passwd, Which};
 pub(super) use registry::{Adopt, Provision, Register, Resume, Wish};
 pub(super) use rotation::{HookArgs, Rollback, Rotate};
@@ -155,6 +157,12 @@ pub(super) enum Command {
     Rollback(Rollback),
     /// Disable every key that matches, at once
     Panic(Panic),
+    /// Show what it takes to have the account as a fleet file declares it
+    Plan(PlanArgs),
+    /// Have the account as a fleet file declares it
+    Apply(ApplyArgs),
+    /// Find what is not as a fleet file declares it; exit with 10 if anything is
+    Drift(DriftArgs),
     /// Find what is wrong, and say how to mend it
     Doctor(Doctor),
     /// Show the audit log and verify its chain

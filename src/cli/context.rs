@@ -92,7 +92,8 @@ impl Context {
         self.network_of(&name).map(Some)
     }
 
-    fn network_of(&self, name: &str) -> Result<Network, Failure> {
+    /// Returns the network of a name; flags and configuration say where a custom one is.
+    pub(super) fn network_of(&self, name: &str) -> Result<Network, Failure> {
         let endpoint = match (name, &self.global.endpoint, &self.config.endpoint) {
             ("custom", Some(typed), _) | ("custom", None, Some(typed)) => {
                 Some(typed.parse::<Endpoint>()?)
@@ -201,13 +202,29 @@ impl Context {
 
     /// Asks a yes-or-no question whose yes has consequences.
     pub(super) fn confirm(&self, why: &str, word: &str) -> Result<(), Failure> {
-        if self.global.yes {
-            return Ok(());
-        }
+        self.confirm_shown("", why, word)
+    }
+
+    /// Asks such a question after showing whoever is asked what it is about.
+    pub(super) fn confirm_shown(&self, shown: &str, why: &str, word: &str) -> Result<(), Failure> {
+        let terminal = if self.global.yes {
+            None
+        } else {
+            self.terminal()
+        };
         let refused =
             || Failure::refused(why.to_owned()).hint("if that is what you want, add --yes");
-        let terminal = self.terminal().ok_or_else(refused)?;
-        let typed = terminal.ask(&format!("{why}.\nType {word} to go on: "))?;
+        let Some(terminal) = terminal else {
+            for line in shown.lines() {
+                self.output.remark(line);
+            }
+            return if self.global.yes {
+                Ok(())
+            } else {
+                Err(refused())
+            };
+        };
+        let typed = terminal.ask(&format!("{shown}{why}.\nType {word} to go on: "))?;
         if *typed == *word {
             Ok(())
         } else {

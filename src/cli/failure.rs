@@ -21,6 +21,7 @@ pub(super) struct Failure {
     message: String,
     hint: Option<String>,
     exchange: Option<Box<Refusal>>,
+    everywhere: bool,
 }
 
 macro_rules! kinds {
@@ -54,11 +55,18 @@ impl Failure {
             message,
             hint: None,
             exchange: None,
+            everywhere: false,
         }
     }
 
     pub(super) fn interrupted() -> Self {
         Self::new("interrupted", EXIT_INTERRUPTED, "interrupted".into())
+    }
+
+    /// Tells whether the next key would meet with the same: the way to the exchange, who asks
+    /// there, the second factor, or a person who has had enough.
+    pub(super) const fn is_everywhere(&self) -> bool {
+        self.everywhere || self.exit == EXIT_INTERRUPTED
     }
 
     /// Says what to do about it.

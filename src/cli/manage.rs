@@ -23,9 +23,11 @@ use crate::{
 
 pub(super) mod edit;
 mod enable;
+mod switch;
 
-pub(super) use edit::edit;
-pub(super) use enable::set;
+pub(super) use edit::{as_it_is_there, edit};
+pub(super) use enable::{beside, set};
+pub(super) use switch::{Switch, set_there, switch};
 
 pub(super) fn registered<'a>(
     name: &KeyName,
@@ -59,7 +61,11 @@ pub(super) fn refuse_pending(context: &Context, name: &KeyName) -> Result<(), Fa
     }
 }
 
-fn refuse_lock_out(survey: &Survey, key: &ApiKey, operator: &ClientId) -> Result<(), Failure> {
+pub(super) fn refuse_lock_out(
+    survey: &Survey,
+    key: &ApiKey,
+    operator: &ClientId,
+) -> Result<(), Failure> {
     match survey.lock_out(key, operator) {
         None => Ok(()),
         Some(why) => Err(Failure::refused(format!("that would lock you out: {why}"))
@@ -78,7 +84,7 @@ pub(super) fn work_of<'a>(context: &'a Context, office: &'a mut Office<'_>) -> W
     }
 }
 
-fn intend(
+pub(super) fn intend(
     operation: Operation,
     name: &KeyName,
     generation: Generation,
@@ -97,15 +103,25 @@ fn intend(
 }
 
 /// Journals a change, carries it out, and writes down what came of it.
-async fn begin(
+pub(super) async fn begin(
     context: &Context,
     work: &mut Work<'_, Https>,
     intent: &Intent,
     network: &Network,
 ) -> Result<(), Failure> {
     context.store.announce(intent)?;
-    let result = work.change(intent, Attempt::First).await;
-    let result = result.map_err(Failure::from);
+    go_on(context, work, intent, network, Attempt::First).await
+}
+
+/// Carries a change out at a desk that is open, and writes down what came of it.
+pub(super) async fn go_on(
+    context: &Context,
+    work: &mut Work<'_, Https>,
+    intent: &Intent,
+    network: &Network,
+    attempt: Attempt,
+) -> Result<(), Failure> {
+    let result = work.change(intent, attempt).await.map_err(Failure::from);
     write_down(context, intent, network, &result)?;
     result
 }

@@ -1,7 +1,5 @@
 //! Commands that register keys, provision and register, and what finishes them.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::{
@@ -12,15 +10,15 @@ use super::{
     context::{Context, now, wants_plain},
     events::tell,
     failure::Failure,
-    keys, memory, signers,
+    keys, manage, memory, signers,
 };
 use crate::{
-    exchange::Network,
+    exchange::{Https, Network},
     key::{Algorithm, KeyName, PrivateKey, PublicKey},
     provision::{self, Event, Outcomes, Work},
     secret::Passphrase,
     signer::Signer,
-    store::{Generation, Intent, Operation, Stage},
+    store::{Generation, Intent, Operation, Specification, Stage},
 };
 
 mod adopt;
@@ -29,7 +27,7 @@ mod wish;
 
 pub(super) use adopt::adopt;
 use proof::prove_again;
-pub(super) use wish::{addresses, features};
+pub(super) use wish::{addresses, features, powers};
 use wish::{confirm_rights, plan, same_wish, specification};
 
 pub(super) fn provision(context: &Context, args: &Provision) -> Result<(), Failure> {
@@ -41,12 +39,8 @@ pub(super) fn provision(context: &Context, args: &Provision) -> Result<(), Failu
         return plan(context, &name, &network, &spec, "make");
     }
     let _lock = context.lock(&name)?;
-    if let Some(intent) = context.store.intent(&name)? {
-        if same_wish(&intent, Operation::Provision, &network, &spec)? {
-            return finish(context, intent, &args.sealing, &args.admin)
-                .and_then(|done| done.print(context));
-        }
-        give_way(context, intent)?;
+    if let Some(intent) = interrupted(context, Operation::Provision, &name, &network, &spec)? {
+        return finish(context, intent, &args.sealing, &args.admin)?.print(context);
     }
     if context.store.contains(&name) {
         return prove_again(context, &name, &network, &spec, &args.sealing.passphrase);
@@ -77,12 +71,8 @@ pub(super) fn register(context: &Context, args: &Register) -> Result<(), Failure
     // Somebody else may have been at it while this waited.
     let record = context.store.record(&name)?;
     let sealing = Sealing::for_opening(args.passphrase.clone());
-    if let Some(intent) = context.store.intent(&name)? {
-        if same_wish(&intent, Operation::Register, &network, &spec)? {
-            return finish(context, intent, &sealing, &args.admin)
-                .and_then(|done| done.print(context));
-        }
-        give_way(context, intent)?;
+    if let Some(intent) = interrupted(context, Operation::Register, &name, &network, &spec)? {
+        return finish(context, intent, &sealing, &args.admin)?.print(context);
     }
     if record.registration.is_some() {
         return prove_again(context, &name, &network, &spec, &args.passphrase);
@@ -97,6 +87,21 @@ pub(super) fn register(context: &Context, args: &Register) -> Result<(), Failure
         now(),
     );
     finish(context, intent, &sealing, &args.admin)?.print(context)
+}
+
+/// Returns what was interrupted if it is what is asked for now; else that gives way, if it can.
+pub(super) fn interrupted(
+    context: &Context,
+    operation: Operation,
+    name: &KeyName,
+    network: &Network,
+    spec: &Specification,
+) -> Result<Option<Intent>, Failure> {
+    match context.store.intent(name)? {
+        Some(intent) if same_wish(&intent, operation, network, spec)? => Ok(Some(intent)),
+        Some(intent) => give_way(context, intent).map(|()| None),
+        None => Ok(None),
+    }
 }
 
 /// Lets an interrupted operation go of which the exchange cannot have heard.
@@ -163,11 +168,39 @@ pub(super) fn finish(
     sealing: &Sealing,
     admin: &AdminArgs,
 ) -> Result<Done, Failure> {
+    let network = intent.place.network()?;
+    let written = intent.clone();
+    let result = runtime()?.block_on(async {
+        let mut office = Office::open(context, &network, admin, &sealing.passphrase).await?;
+        let mut work = manage::work_of(context, &mut office);
+        carry_out(context, intent, &network, sealing, &mut work).await
+    });
+    write_down(context, &written, &network, result)
+}
+
+/// Carries a registration to its end at a desk that is open, and writes down what it came to.
+pub(super) async fn finish_at(
+    context: &Context,
+    intent: Intent,
+    sealing: &Sealing,
+    work: &mut Work<'_, Https>,
+) -> Result<Done, Failure> {
+    let network = intent.place.network()?;
+    let written = intent.clone();
+    let result = carry_out(context, intent, &network, sealing, work).await;
+    write_down(context, &written, &network, result)
+}
+
+/// Writes down in the audit log what a registration came to.
+fn write_down(
+    context: &Context,
+    intent: &Intent,
+    network: &Network,
+    result: Result<Done, Failure>,
+) -> Result<Done, Failure> {
     let action = intent.operation.as_str();
-    let (name, network) = (intent.name.clone(), intent.place.network()?);
-    let result = runtime()?.block_on(carry_out(context, intent, &network, sealing, admin));
-    let public = result.as_ref().ok().map(|done| done.public.clone());
-    audit::outcome(context, action, &name, &network, public.as_ref(), &result)?;
+    let public = result.as_ref().ok().map(|done| &done.public);
+    audit::outcome(context, action, &intent.name, network, public, &result)?;
     result
 }
 
@@ -176,12 +209,10 @@ async fn carry_out(
     mut intent: Intent,
     network: &Network,
     sealing: &Sealing,
-    admin: &AdminArgs,
+    work: &mut Work<'_, Https>,
 ) -> Result<Done, Failure> {
     let name = intent.name.clone();
     let passphrase = &sealing.passphrase;
-    let mut office = Office::open(context, network, admin, passphrase).await?;
-    let mut desk = office.desk();
     if !context.store.contains(&name) {
         if intent.stage > Stage::Creating {
             return Err(Failure::key(format!(
@@ -198,9 +229,11 @@ async fn carry_out(
     } else {
         let new = context.new_passphrase(&name, passphrase, &sealing.plain, Some(network))?;
         // Most of what can go wrong shows here, before anything is written.
-        desk.log_in().await?;
-        tell(context, &Event::OperatorLoggedIn);
-        if let Some(session) = desk.session() {
+        if work.desk.session().is_none() {
+            work.desk.log_in().await?;
+            tell(context, &Event::OperatorLoggedIn);
+        }
+        if let Some(session) = work.desk.session() {
             context.warn_about_clock(session);
         }
         let key = make_key(context, &intent, new.as_deref(), sealing)?;
@@ -219,13 +252,6 @@ async fn carry_out(
         intent.stage = Stage::Generated;
         context.store.announce(&intent)?;
     }
-    let mut work = Work {
-        store: &context.store,
-        desk,
-        tell: Box::new(|event| tell(context, &event)),
-        now,
-        seen: BTreeMap::new(),
-    };
     let outcomes = work.register(intent, &*signer).await?;
     Ok(Done {
         name,

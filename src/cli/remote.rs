@@ -23,7 +23,7 @@ mod drift;
 mod local;
 
 use drift::{Differences, Fault, drift, faults, problems, unreadable};
-use local::{Local, locals};
+pub(super) use local::{Local, locals};
 
 /// A key, there or here or both.
 pub(super) struct Row {

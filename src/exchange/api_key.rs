@@ -102,6 +102,15 @@ word!(
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".:/-*".contains(&b))
 );
 
+impl Whitelisted {
+    /// Returns a plain IPv4 address, which is all that the documentation speaks of; nothing for
+    /// any other text.
+    pub fn ipv4(text: &str) -> Option<Self> {
+        let address: std::net::Ipv4Addr = text.parse().ok()?;
+        (!address.is_unspecified()).then(|| Self(text.into()))
+    }
+}
+
 /// What `client_secret` turned out to be.
 #[derive(Debug)]
 pub enum Credential {

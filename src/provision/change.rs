@@ -3,7 +3,7 @@
 //! `edit_api_key` may reset whatever is left out, so nothing ever is (Deribit, edit_api_key).
 
 use super::{
-    Work, sorted,
+    Work, differences_of, sorted,
     verdict::{is_final, says_nothing, unfinished},
 };
 use crate::{
@@ -52,38 +52,6 @@ pub fn merge(key: &ApiKey, change: &Change, algorithm: crate::key::Algorithm) ->
         whitelist,
         features: features.clone(),
     }
-}
-
-/// Returns in words how a key is not what it is to be.
-pub fn differences_of(key: &ApiKey, wish: &Specification) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut compare = |what: &str, is: String, to_be: String| {
-        if is != to_be {
-            let or_none = |text: String| if text.is_empty() { "none".into() } else { text };
-            found.push(format!("{what}: {} -> {}", or_none(is), or_none(to_be)));
-        }
-    };
-    if key.max_scope != wish.scope {
-        compare("scope", key.max_scope.to_string(), wish.scope.to_string());
-    }
-    compare("label", key.name.clone(), wish.label.clone());
-    let joined = |list: &[Whitelisted]| sorted(list).join(" ");
-    compare(
-        "whitelist",
-        joined(&key.ip_whitelist),
-        joined(&wish.whitelist),
-    );
-    let features = |list: &[Feature]| {
-        let mut words: Vec<&str> = list.iter().map(Feature::as_str).collect();
-        words.sort_unstable();
-        words.join(" ")
-    };
-    compare(
-        "features",
-        features(&key.enabled_features),
-        features(&wish.features),
-    );
-    found
 }
 
 /// The account's keys, as they were a moment ago.

@@ -40,6 +40,9 @@ pub enum Trust {
     /// The service manager put it there for us: root owns it, and a list of access rights, which
     /// shows as rights of the group, lets us read it (systemd, `LoadCredentialEncrypted=`).
     Credential,
+    /// It holds nothing secret and says what is to be done: a plain file or an open descriptor that
+    /// not everybody may write.
+    Orders,
     /// It holds nothing secret and may lie anywhere.
     Public,
 }
@@ -56,20 +59,26 @@ pub fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<Vec<u8>
     if trust == Trust::Ours {
         return read_ours(path, limit);
     }
+    // What comes through a pipe with a name can come from whoever may write to it; an open
+    // descriptor is nobody else's.
+    let descriptor = path.starts_with("/dev/fd") || path == Path::new("/dev/stdin");
     let file = if path == Path::new("/dev/stdin") {
         // Not opened anew: a socket cannot be, and some languages start programs with one.
         let stdin = io::stdin().as_fd().try_clone_to_owned();
         stdin.map_err(at(path))?.into()
     } else {
-        open(OpenOptions::new().read(true), path, OFlags::empty())?
+        let flags = match trust {
+            // A pipe with a name is refused below, and must not make us wait for its other end.
+            Trust::Orders if !descriptor => OFlags::NONBLOCK,
+            _ => OFlags::empty(),
+        };
+        open(OpenOptions::new().read(true), path, flags)?
     };
     let metadata = file.metadata().map_err(at(path))?;
-    if metadata.is_dir() {
+    let misplaced = trust == Trust::Orders && !metadata.is_file() && !descriptor;
+    if metadata.is_dir() || misplaced {
         return Err(Error::NotAFile { path: path.into() });
     }
-    // What comes through a pipe with a name can come from whoever may write to it; an open
-    // descriptor is nobody else's.
-    let descriptor = path.starts_with("/dev/fd") || path == Path::new("/dev/stdin");
     if metadata.is_file() || (metadata.file_type().is_fifo() && !descriptor) {
         match trust {
             Trust::Credential if metadata.uid() == 0 => check_mode(path, &metadata, 0o007)?,
@@ -77,6 +86,7 @@ pub fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<Vec<u8>
                 check_owner_and_mode(path, &metadata)?;
                 check_neighbourhood(path)?;
             }
+            Trust::Orders => check_mode(path, &metadata, 0o002)?,
             Trust::Ours | Trust::Public => {}
         }
     }

@@ -79,6 +79,20 @@ const ROOMS: &[Room] = &[
         ],
     },
     Room {
+        name: "fleet",
+        may_enter: &["key", "exchange", "store", "provision"],
+        must_not_say: &[
+            "std::fs",
+            "std::net",
+            "std::env",
+            "SystemTime",
+            "tokio",
+            "reqwest",
+            "clap",
+            "SysRng",
+        ],
+    },
+    Room {
         name: "agent",
         may_enter: &["secret", "key", "signer"],
         must_not_say: &[
@@ -100,6 +114,7 @@ const ROOMS: &[Room] = &[
             "exchange",
             "store",
             "provision",
+            "fleet",
             "sandbox",
             "Error",
         ],

@@ -175,6 +175,11 @@ fn policies_of_any_bytes() {
 }
 
 #[test]
+fn fleets_of_any_bytes() {
+    holds("fleet", MANY);
+}
+
+#[test]
 fn journals_of_any_bytes() {
     holds("journal", MANY);
 }

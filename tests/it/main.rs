@@ -21,6 +21,7 @@ mod derivations;
 mod every_command;
 mod examples;
 mod faults;
+mod fleet;
 mod grace;
 mod hardening;
 mod health;

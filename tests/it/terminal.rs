@@ -89,7 +89,7 @@ print(json.dumps({"seen": seen.decode("utf-8", "replace"), "exit": exit, "echoed
 "#;
 
 /// A person at a terminal.
-struct Person<'a> {
+pub(crate) struct Person<'a> {
     home: &'a Home,
     stdout: Option<PathBuf>,
     stdin: Option<PathBuf>,
@@ -99,16 +99,16 @@ struct Person<'a> {
 
 /// What the terminal showed.
 #[derive(Debug)]
-struct Session {
-    seen: String,
-    exit: Option<i64>,
+pub(crate) struct Session {
+    pub(crate) seen: String,
+    pub(crate) exit: Option<i64>,
     echoed: Vec<bool>,
     echo_before: bool,
     echo_after: bool,
 }
 
 impl<'a> Person<'a> {
-    fn at(home: &'a Home) -> Self {
+    pub(crate) fn at(home: &'a Home) -> Self {
         Self {
             home,
             stdout: None,
@@ -118,7 +118,7 @@ impl<'a> Person<'a> {
     }
 
     /// Runs a command and answers; nothing where there is no Python.
-    fn session(&self, args: &[&str], steps: &Value) -> Option<Session> {
+    pub(crate) fn session(&self, args: &[&str], steps: &Value) -> Option<Session> {
         if !installed("python3", &["-c", "import pty"]) {
             return None;
         }

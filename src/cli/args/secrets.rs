@@ -97,7 +97,7 @@ secret_source!(
 );
 
 /// Who manages keys, and the second factor for it.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Administrator")]
 pub(in crate::cli) struct AdminArgs {
     /// Key in the keystore that manages the account's keys
@@ -115,7 +115,7 @@ pub(in crate::cli) struct AdminArgs {
 }
 
 /// Where one-time codes come from.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Second factor")]
 pub(in crate::cli) struct SecondFactorArgs {
     /// Open file descriptor with one-time codes, one a line, read when they are needed

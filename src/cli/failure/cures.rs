@@ -6,7 +6,7 @@ use super::Failure;
 use crate::{
     Error,
     exchange::{self, Kind, Refusal},
-    key, signer,
+    fleet, key, signer,
     store::{self, Stage},
 };
 
@@ -47,6 +47,7 @@ impl From<Error> for Failure {
                 if let exchange::Error::Refused(refusal) = &source {
                     failure = failure.with_exchange(refusal);
                 }
+                failure.everywhere = true;
                 failure
             }
             Error::Unfinished { name, stage, source, .. } => unfinished(message, name.as_str(), stage, *source),
@@ -83,6 +84,7 @@ fn unfinished(message: String, name: &str, stage: Stage, source: Error) -> Failu
         message,
         hint: Some(mended),
         exchange: cause.exchange,
+        everywhere: cause.everywhere,
     }
 }
 
@@ -131,6 +133,31 @@ impl From<store::Error> for Failure {
                 Self { message, ..cause }
             }
         }
+    }
+}
+
+impl From<fleet::Error> for Failure {
+    fn from(error: fleet::Error) -> Self {
+        use fleet::Error as E;
+        let message = error.to_string();
+        let hint = match error {
+            E::Unknown { known, .. } => format!("there are {}", known.join(", ")),
+            E::Secret { .. } => {
+                "passphrases, codes and secrets come from flags such as --passphrase-file; take it \
+                                 out, and count it as leaked if others have seen the file"
+                    .into()
+            }
+            E::NoScope { .. } => {
+                "add scope = \"AREA:LEVEL ...\" or a preset to it or to [defaults]".into()
+            }
+            E::SameLabel { .. } => "give one of the two another label".into(),
+            E::Nothing => "declare one: a table [keys.NAME] with a scope".into(),
+            E::Syntax { .. } => {
+                "texts stand in quotes, and each table and field is there once".into()
+            }
+            _ => "\"derikey help plan\" shows what such a file looks like".into(),
+        };
+        Self::configuration(message).hint(hint)
     }
 }
 
@@ -185,40 +212,68 @@ impl From<key::Error> for Failure {
 
 impl From<exchange::Error> for Failure {
     fn from(error: exchange::Error) -> Self {
-        use exchange::Error as E;
-        let message = error.to_string();
-        match error {
-            E::Refused(refusal) => refused(message, &refusal),
-            E::Unreachable { .. } => {
-                Self::network(message).hint("check the network and the endpoint; nothing was sent")
-            }
-            E::Broken { .. } | E::TimedOut { .. } => {
-                Self::network(message).hint("the call may have been carried out; --timeout allows more time")
-            }
-            E::Malformed { .. } => Self::network(message).hint("is this the exchange? a proxy or a captive portal answers like this"),
-            E::WrongNetwork { .. } => Self::verification(message).hint("check --network and --endpoint"),
-            E::ForeignChallenge { .. } => {
-                Self::verification(message).hint("somebody may be after your codes; check --network and --endpoint")
-            }
-            E::NoSecondFactor { .. } => {
-                Self::second_factor(message).hint("give --totp-fd, --totp-command or --totp-seed-file, or run it on a terminal")
-            }
-            E::SecondFactorRefused { .. } => {
-                Self::second_factor(message).hint("check the clock and the seed; wait for the next code before trying again")
-            }
-            E::HardwareKeyOnly { .. } => {
-                Self::second_factor(message).hint("add a TOTP app to the account's security keys")
-            }
-            E::TooLarge { .. } => Self::usage(message),
-            E::Scope { .. } => Self::usage(message)
-                .hint("areas are account, trade, wallet, block_trade, block_rfq, custody; for example \"account:read trade:read_write\""),
-            E::Endpoint { .. } => Self::usage(message).hint("for example https://test.deribit.com/api/v2"),
-            E::Identifier { .. } => Self::usage(message),
-            E::Authorities { .. } => Self::configuration(message).hint("--ca-file takes PEM certificates"),
-            E::Interrupted => Self::interrupted(),
-            E::Signer(error) => error.into(),
-            E::Key(error) => error.into(),
+        let everywhere = is_everywhere(&error);
+        Self {
+            everywhere,
+            ..cure(error)
         }
+    }
+}
+
+/// Tells whether an error says something of the way, of who asks or of the second factor, rather
+/// than of the key that was asked about.
+fn is_everywhere(error: &exchange::Error) -> bool {
+    use exchange::Error as E;
+    match error {
+        E::Refused(refusal) => !matches!(
+            refusal.kind(),
+            Kind::ScopeExceeded | Kind::Invalid | Kind::Other
+        ),
+        E::TooLarge { .. }
+        | E::Scope { .. }
+        | E::Endpoint { .. }
+        | E::Identifier { .. }
+        | E::Authorities { .. }
+        | E::Signer(_)
+        | E::Key(_) => false,
+        _ => true,
+    }
+}
+
+fn cure(error: exchange::Error) -> Failure {
+    use exchange::Error as E;
+    let message = error.to_string();
+    match error {
+        E::Refused(refusal) => refused(message, &refusal),
+        E::Unreachable { .. } => {
+            Failure::network(message).hint("check the network and the endpoint; nothing was sent")
+        }
+        E::Broken { .. } | E::TimedOut { .. } => {
+            Failure::network(message).hint("the call may have been carried out; --timeout allows more time")
+        }
+        E::Malformed { .. } => Failure::network(message).hint("is this the exchange? a proxy or a captive portal answers like this"),
+        E::WrongNetwork { .. } => Failure::verification(message).hint("check --network and --endpoint"),
+        E::ForeignChallenge { .. } => {
+            Failure::verification(message).hint("somebody may be after your codes; check --network and --endpoint")
+        }
+        E::NoSecondFactor { .. } => {
+            Failure::second_factor(message).hint("give --totp-fd, --totp-command or --totp-seed-file, or run it on a terminal")
+        }
+        E::SecondFactorRefused { .. } => {
+            Failure::second_factor(message).hint("check the clock and the seed; wait for the next code before trying again")
+        }
+        E::HardwareKeyOnly { .. } => {
+            Failure::second_factor(message).hint("add a TOTP app to the account's security keys")
+        }
+        E::TooLarge { .. } => Failure::usage(message),
+        E::Scope { .. } => Failure::usage(message)
+            .hint("areas are account, trade, wallet, block_trade, block_rfq, custody; for example \"account:read trade:read_write\""),
+        E::Endpoint { .. } => Failure::usage(message).hint("for example https://test.deribit.com/api/v2"),
+        E::Identifier { .. } => Failure::usage(message),
+        E::Authorities { .. } => Failure::configuration(message).hint("--ca-file takes PEM certificates"),
+        E::Interrupted => Failure::interrupted(),
+        E::Signer(error) => error.into(),
+        E::Key(error) => error.into(),
     }
 }
 

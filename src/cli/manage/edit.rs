@@ -39,7 +39,7 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
         let wish = provision::merge(key, &change, record.algorithm);
         let differences = differences_of(key, &wish);
         for line in &differences {
-            context.output.remark(line);
+            context.output.remark(line.to_string());
         }
         if context.global.dry_run || differences.is_empty() {
             let steps: Vec<String> = differences
@@ -48,7 +48,11 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
                 .collect();
             if !context.global.dry_run {
                 // It is so already, which need not be what is recorded.
-                as_it_is_there(context, &name, &record, key)?;
+                let seen = as_it_is_there(&record, key);
+                if seen != record {
+                    let generation = context.store.current(&name)?;
+                    context.store.write_record(&name, generation, &seen)?;
+                }
             }
             let mut value = keys::about(context, &name)?;
             answer::merge(
@@ -168,24 +172,17 @@ fn confirm_widening(
     )
 }
 
-/// Writes down what the exchange has, where no change was needed to have it so.
-fn as_it_is_there(
-    context: &Context,
-    name: &KeyName,
-    record: &Record,
-    key: &ApiKey,
-) -> Result<(), Failure> {
+/// Returns a record with what the exchange has in the place of what was recorded.
+pub(in crate::cli) fn as_it_is_there(record: &Record, key: &ApiKey) -> Record {
     let mut seen = record.clone();
     if let Some(known) = &mut seen.registration {
         known.key_id = Some(key.id);
         known.label.clone_from(&key.name);
         known.scope = key.max_scope.clone();
         known.whitelist.clone_from(&key.ip_whitelist);
-        known.features.clone_from(&key.enabled_features);
+        if key.features_shown {
+            known.features.clone_from(&key.enabled_features);
+        }
     }
-    if seen != *record {
-        let generation = context.store.current(name)?;
-        context.store.write_record(name, generation, &seen)?;
-    }
-    Ok(())
+    seen
 }

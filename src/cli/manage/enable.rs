@@ -3,22 +3,21 @@
 use serde_json::json;
 
 use super::{
-    begin, find, intend, local_of, note, outcome, refuse_lock_out, refuse_pending, registered,
+    find, local_of, refuse_lock_out, refuse_pending, registered,
+    switch::{Switch, set_there, switch},
     work_of,
 };
 use crate::{
     cli::{
         answer,
         args::Target,
-        audit,
         connect::{Office, runtime},
-        context::{Context, now},
+        context::Context,
         failure::Failure,
-        keys,
     },
     exchange::{ApiKey, ClientId, KeyId, Network},
     key::KeyName,
-    provision::{self, Change, Survey},
+    provision::Survey,
     store::{Operation, Registration, Stage, State},
 };
 
@@ -125,38 +124,14 @@ fn set_named(
             let why = format!("{name} is enabled, and removing it cannot be undone");
             context.confirm(&why, name.as_str())?;
         }
-        if let Some(meanwhile) = meanwhile {
-            // Its journal entry is not ours to write over: this is a step of its own.
-            let done = work.set(key.id, &key.client_id, operation).await;
-            let done = done.map_err(Failure::from);
-            let public = context.store.public(name).ok();
-            let action = operation.as_str();
-            audit::outcome(
-                context,
-                action,
-                name,
-                &known.network,
-                public.as_ref(),
-                &done,
-            )?;
-            done?;
-            note(context, &known.network, key, operation == Operation::Enable)?;
-            context.output.remark(&meanwhile);
-            let mut value = keys::about(context, name)?;
-            answer::merge(&mut value, json!({"changed": true, "meanwhile": meanwhile}));
-            return Ok(value);
-        }
-        let wish = provision::merge(key, &Change::default(), record.algorithm);
-        let intent = intend(
+        let it = Switch {
             operation,
             name,
-            context.store.current(name)?,
+            record: &record,
             known,
             key,
-            wish,
-        );
-        begin(context, &mut work, &intent, &known.network).await?;
-        outcome(context, &intent)
+        };
+        switch(context, &mut work, &it, meanwhile).await
     })?;
     context.output.result(&value, || answer::lines(&value))
 }
@@ -166,7 +141,7 @@ fn set_named(
 ///
 /// A leaked key is disabled at once, whatever else is going on; and what was disabled so may be
 /// enabled again. The entry that is there stays true: `resume` enables nothing that was disabled.
-fn beside(
+pub(in crate::cli) fn beside(
     context: &Context,
     name: &KeyName,
     operation: Operation,
@@ -248,15 +223,8 @@ fn set_remote(
             );
             context.confirm(&why, key.client_id.as_str())?;
         }
-        work.set(key.id, &key.client_id, operation).await?;
-        if let Err(failure) = note(context, network, key, operation == Operation::Enable) {
-            context.output.remark(failure.message());
-        }
-        let mut entry = crate::store::Entry::new(now(), operation.as_str(), "done");
-        let place = format!("{network} {}", key.client_id);
-        entry.key = ours.as_ref().map(|(name, ..)| name);
-        entry.network = Some(&place);
-        context.store.audit(entry)?;
+        let name = ours.map(|(name, ..)| name);
+        set_there(context, &mut work, network, key, operation, name).await?;
         Ok(json!({
             "client_id": key.client_id,
             "key_id": key.id,

@@ -36,6 +36,10 @@ pub(super) fn prove_again(
     };
     let differences = provision::differences(known, record.algorithm, network, spec);
     if !differences.is_empty() {
+        let differences: Vec<String> = differences
+            .iter()
+            .map(|d| format!("{} is {}, asked for {}", d.field, d.actual, d.wanted))
+            .collect();
         return Err(Failure::refused(format!(
             "{name} is registered otherwise: {}",
             differences.join("; ")

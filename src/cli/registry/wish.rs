@@ -47,15 +47,13 @@ pub(in crate::cli) fn addresses(
 ) -> Result<Vec<Whitelisted>, Failure> {
     let mut whitelist = Vec::new();
     for address in typed {
-        let plain = address
-            .parse()
-            .is_ok_and(|ip: std::net::Ipv4Addr| !ip.is_unspecified());
-        if !plain && !unchecked {
+        let plain = Whitelisted::ipv4(address);
+        if plain.is_none() && !unchecked {
             return Err(Failure::usage(format!("{address:?} is not an IPv4 address")).hint(
                 "the exchange documents nothing else; --unchecked-ip passes it through as it is",
             ));
         }
-        let address: Whitelisted = address.parse()?;
+        let address = plain.map_or_else(|| address.parse(), Ok)?;
         if !whitelist.contains(&address) {
             whitelist.push(address);
         }
@@ -63,19 +61,25 @@ pub(in crate::cli) fn addresses(
     Ok(whitelist)
 }
 
+/// Rights with which a thief needs no second step.
+const POWERS: [(Area, &str); 2] = [
+    (Area::Wallet, "wallet:read_write lets the key withdraw"),
+    (
+        Area::Account,
+        "account:read_write lets the key manage keys, its own rights among them",
+    ),
+];
+
+/// Returns the powers that a scope gives, and what each of them means.
+pub(in crate::cli) fn powers(scope: &Scope) -> Vec<(Area, &'static str)> {
+    let given = |(area, _): &(Area, _)| scope.level(area) == Level::ReadWrite;
+    POWERS.into_iter().filter(given).collect()
+}
+
 /// Rights with which a thief needs no second step are given with a second thought.
 pub(super) fn confirm_rights(context: &Context, scope: &Scope) -> Result<(), Failure> {
-    let reasons = [
-        (Area::Wallet, "wallet:read_write lets the key withdraw"),
-        (
-            Area::Account,
-            "account:read_write lets the key manage keys, its own rights among them",
-        ),
-    ];
-    for (area, why) in reasons {
-        if scope.level(&area) == Level::ReadWrite {
-            context.confirm(why, area.as_str())?;
-        }
+    for (area, why) in powers(scope) {
+        context.confirm(why, area.as_str())?;
     }
     Ok(())
 }

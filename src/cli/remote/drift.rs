@@ -94,7 +94,10 @@ pub(super) fn drift(key: &ApiKey, local: &Local) -> Differences {
     let differs = key.enabled.is_some_and(|enabled| enabled != known.enabled);
     let (from, to) = (&key.client_id, &known.client_id);
     Differences {
-        settings: provision::differences_of(key, &recorded),
+        settings: provision::differences_of(key, &recorded)
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         state: differs
             .then(|| format!("state: {} -> {}", word(!known.enabled), word(known.enabled))),
         client_id: (from != to).then(|| format!("client id: {from} -> {to}")),

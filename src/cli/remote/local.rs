@@ -8,18 +8,18 @@ use crate::{
 };
 
 /// A generation here that belongs to the network, or may: its record cannot be read.
-pub(super) struct Local {
-    pub(super) name: KeyName,
-    pub(super) generation: Generation,
-    pub(super) in_use: bool,
-    pub(super) record: Option<Record>,
-    pub(super) public: Option<PublicKey>,
-    pub(super) problem: Option<Failure>,
+pub(in crate::cli) struct Local {
+    pub(in crate::cli) name: KeyName,
+    pub(in crate::cli) generation: Generation,
+    pub(in crate::cli) in_use: bool,
+    pub(in crate::cli) record: Option<Record>,
+    pub(in crate::cli) public: Option<PublicKey>,
+    pub(in crate::cli) problem: Option<Failure>,
 }
 
 impl Local {
     /// Tells whether a remote key is this one, by whatever can be read here.
-    pub(super) fn is(&self, key: &ApiKey) -> bool {
+    pub(in crate::cli) fn is(&self, key: &ApiKey) -> bool {
         match (&self.public, &self.record) {
             (Some(public), _) => key.is(public),
             (None, Some(record)) => {
@@ -30,17 +30,17 @@ impl Local {
         }
     }
 
-    pub(super) fn known(&self) -> Option<&Registration> {
+    pub(in crate::cli) fn known(&self) -> Option<&Registration> {
         self.record.as_ref()?.registration.as_ref()
     }
 
-    pub(super) fn is_retired(&self) -> bool {
+    pub(in crate::cli) fn is_retired(&self) -> bool {
         let state = self.record.as_ref().map(Record::state);
         state == Some(State::Retired)
     }
 
     /// How a command names it.
-    pub(super) fn target(&self) -> String {
+    pub(in crate::cli) fn target(&self) -> String {
         match self.known() {
             Some(known) if !self.in_use => format!("client:{}", known.client_id),
             _ => self.name.to_string(),
@@ -48,7 +48,7 @@ impl Local {
     }
 }
 
-pub(super) fn locals(context: &Context, network: &Network) -> Result<Vec<Local>, Failure> {
+pub(in crate::cli) fn locals(context: &Context, network: &Network) -> Result<Vec<Local>, Failure> {
     let mut locals = Vec::new();
     for name in context.store.names()? {
         let current = context.store.current(&name);

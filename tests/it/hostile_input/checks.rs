@@ -24,10 +24,11 @@ use derikey::{
         ListApiKeys, Method, Network, Outcome, Outgoing, Ping, Scope, SecondFactor, Session,
         Status, Transport,
     },
-    key::{self, KeyName, Message, PrivateKey, PublicKey, Purpose, Stamp, Timestamp},
+    fleet::{Fleet, Site},
+    key::{self, Algorithm, KeyName, Message, PrivateKey, PublicKey, Purpose, Stamp, Timestamp},
     secret::{AccessToken, OneTimeCode, Passphrase},
     signer::{self, LocalSigner, Signed, Signer, Stamper},
-    store::{Intent, Record},
+    store::{Intent, Record, Specification},
 };
 use futures_util::FutureExt;
 use serde::{Serialize, de::DeserializeOwned};
@@ -38,7 +39,7 @@ use zeroize::Zeroizing;
 pub type Check = fn(&[u8]);
 
 /// All of them, by the names of their corpora.
-pub const CHECKS: [(&str, Check); 10] = [
+pub const CHECKS: [(&str, Check); 11] = [
     ("keys", keys),
     ("openssh", openssh),
     ("sealed", sealed),
@@ -47,6 +48,7 @@ pub const CHECKS: [(&str, Check); 10] = [
     ("scopes", scopes),
     ("agent", agent),
     ("policy", policy),
+    ("fleet", fleet),
     ("journal", journal),
     ("record", record),
 ];
@@ -607,6 +609,52 @@ pub fn policy(data: &[u8]) {
         if let Some(rate) = policy.rate {
             assert!((1..=1_000_000).contains(&rate.count));
         }
+    }
+}
+
+/// A declared fleet. What is read is whole; an error says where, and nothing that was there.
+pub fn fleet(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else {
+        return;
+    };
+    let fleet = match Fleet::parse(text) {
+        Ok(fleet) => fleet,
+        Err(error) => {
+            is_harmless(&error);
+            assert!(error.to_string().len() < 2048);
+            return;
+        }
+    };
+    assert!(!fleet.keys.is_empty());
+    assert!(fleet.keys.is_sorted_by(|a, b| a.name < b.name));
+    let lines = text.lines().count();
+    for key in &fleet.keys {
+        assert!((1..=lines).contains(&key.line));
+        assert!(key.whitelist.is_sorted_by(|a, b| a < b));
+        let plain = |f: &derikey::exchange::Feature| f.as_str() != "none";
+        assert!(key.features.is_sorted_by(|a, b| a < b) && key.features.iter().all(plain));
+        stands_for_itself(&key.scope);
+        // It can be journalled as it is.
+        let spec = key.specification(Algorithm::Ed25519);
+        let written = serde_json::to_string(&spec).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Specification>(&written).unwrap(),
+            spec
+        );
+    }
+    let settled = fleet.settle::<derikey::fleet::Error>(|key| {
+        Ok(match &key.site {
+            Site::On(network) => network.clone(),
+            Site::Unsaid | Site::Custom => Network::Sandbox,
+        })
+    });
+    if let Ok(settled) = settled {
+        let mut labels: Vec<(String, &KeyName)> = settled
+            .iter()
+            .map(|(network, key)| (network.to_string(), &key.label))
+            .collect();
+        labels.sort();
+        assert!(labels.is_sorted_by(|a, b| a < b), "a label twice");
     }
 }
 

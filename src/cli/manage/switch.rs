@@ -1,0 +1,94 @@
+//! Switching one key at a desk that is open: journalled where it is one of ours.
+
+use serde_json::{Value, json};
+
+use super::{begin, intend, note, outcome};
+use crate::{
+    cli::{
+        answer, audit,
+        context::{Context, now},
+        failure::Failure,
+        keys,
+    },
+    exchange::{ApiKey, Https, Network},
+    key::KeyName,
+    provision::{self, Change, Work},
+    store::{Entry, Operation, Record, Registration},
+};
+
+/// A key here that is to be enabled, disabled or removed there.
+pub(in crate::cli) struct Switch<'a> {
+    pub(in crate::cli) operation: Operation,
+    pub(in crate::cli) name: &'a KeyName,
+    pub(in crate::cli) record: &'a Record,
+    pub(in crate::cli) known: &'a Registration,
+    pub(in crate::cli) key: &'a ApiKey,
+}
+
+/// Switches a key that is locked, beside whatever else is under way with it.
+pub(in crate::cli) async fn switch(
+    context: &Context,
+    work: &mut Work<'_, Https>,
+    switch: &Switch<'_>,
+    meanwhile: Option<String>,
+) -> Result<Value, Failure> {
+    let Switch {
+        operation,
+        name,
+        known,
+        key,
+        ..
+    } = *switch;
+    if let Some(meanwhile) = meanwhile {
+        // Its journal entry is not ours to write over: this is a step of its own.
+        let done = work.set(key.id, &key.client_id, operation).await;
+        let done = done.map_err(Failure::from);
+        let public = context.store.public(name).ok();
+        let action = operation.as_str();
+        audit::outcome(
+            context,
+            action,
+            name,
+            &known.network,
+            public.as_ref(),
+            &done,
+        )?;
+        done?;
+        note(context, &known.network, key, operation == Operation::Enable)?;
+        context.output.remark(&meanwhile);
+        let mut value = keys::about(context, name)?;
+        answer::merge(&mut value, json!({"changed": true, "meanwhile": meanwhile}));
+        return Ok(value);
+    }
+    let wish = provision::merge(key, &Change::default(), switch.record.algorithm);
+    let intent = intend(
+        operation,
+        name,
+        context.store.current(name)?,
+        known,
+        key,
+        wish,
+    );
+    begin(context, work, &intent, &known.network).await?;
+    outcome(context, &intent)
+}
+
+/// Changes a key by its ids alone, records that if it is one of ours, and writes it down.
+pub(in crate::cli) async fn set_there(
+    context: &Context,
+    work: &mut Work<'_, Https>,
+    network: &Network,
+    key: &ApiKey,
+    operation: Operation,
+    name: Option<KeyName>,
+) -> Result<(), Failure> {
+    work.set(key.id, &key.client_id, operation).await?;
+    if let Err(failure) = note(context, network, key, operation == Operation::Enable) {
+        context.output.remark(failure.message());
+    }
+    let mut entry = Entry::new(now(), operation.as_str(), "done");
+    let place = format!("{network} {}", key.client_id);
+    entry.key = name.as_ref();
+    entry.network = Some(&place);
+    Ok(context.store.audit(entry)?)
+}
