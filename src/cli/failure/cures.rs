@@ -195,6 +195,8 @@ impl From<exchange::Error> for Failure {
             E::Broken { .. } | E::TimedOut { .. } => {
                 Self::network(message).hint("the call may have been carried out; --timeout allows more time")
             }
+            E::Malformed { status: TOO_MANY_REQUESTS, .. } => Self::try_again(message)
+                .hint("too many connections from here, most likely: wait a while, then try again"),
             E::Malformed { .. } => Self::network(message).hint("is this the exchange? a proxy or a captive portal answers like this"),
             E::WrongNetwork { .. } => Self::verification(message).hint("check --network and --endpoint"),
             E::ForeignChallenge { .. } => {
@@ -221,6 +223,10 @@ impl From<exchange::Error> for Failure {
         }
     }
 }
+
+/// The HTTP status that comes without an answer where there are more than 32 connections from one
+/// address (Deribit, "Connection management").
+const TOO_MANY_REQUESTS: u16 = 429;
 
 /// What to do about each refusal that the exchange documents.
 fn refused(message: String, refusal: &Refusal) -> Failure {
