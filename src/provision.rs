@@ -23,6 +23,7 @@ mod adopt;
 mod change;
 mod desk;
 mod inspect;
+mod look;
 mod register;
 mod rotate;
 mod sweep;
@@ -30,8 +31,9 @@ mod verdict;
 
 pub use abandon::{Surrender, strike_out};
 pub use adopt::{Adopted, Unseen, adopt};
-pub use change::{Attempt, Change, Survey, differences_of, merge};
+pub use change::{Attempt, Change, differences_of, merge};
 pub use desk::{Desk, Operator, log_in};
+pub use look::Survey;
 pub use rotate::{Hook, Rotated};
 pub use sweep::Swept;
 

@@ -27,6 +27,7 @@ mod hostile_input;
 mod interop;
 mod interop_matrix;
 mod kills;
+mod lagging;
 mod leaks;
 mod manage;
 mod meddler;

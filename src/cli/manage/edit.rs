@@ -33,7 +33,7 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
         let mut office =
             Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
         let mut work = work_of(context, &mut office);
-        let survey = work.survey().await?;
+        let survey = work.survey_with(&known.client_id).await?;
         let key = find(&survey, known)?;
         refuse_to_garble(&name, key, &change)?;
         let wish = provision::merge(key, &change, record.algorithm);

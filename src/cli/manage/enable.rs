@@ -115,7 +115,7 @@ fn set_named(
         let mut office =
             Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
         let mut work = work_of(context, &mut office);
-        let survey = work.survey().await?;
+        let survey = work.survey_with(&known.client_id).await?;
         let key = find(&survey, known)?;
         if operation != Operation::Enable && !args.lock_out.i_will_lock_myself_out {
             refuse_lock_out(&survey, key, work.desk.operator().client_id())?;
