@@ -29,6 +29,7 @@ mod interop_matrix;
 mod kills;
 mod lagging;
 mod leaks;
+mod lies;
 mod manage;
 mod meddler;
 mod memory;

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{
-    begin, find, intend, local_of, note, outcome, refuse_lock_out, refuse_pending, registered,
-    work_of,
+    begin, find, intend, local_of, note, outcome, refuse_foreign, refuse_lock_out, refuse_pending,
+    registered, work_of,
 };
 use crate::{
     cli::{
@@ -117,6 +117,9 @@ fn set_named(
         let mut work = work_of(context, &mut office);
         let survey = work.survey_with(&known.client_id).await?;
         let key = find(&survey, known)?;
+        if operation == Operation::Enable {
+            refuse_foreign(context, name, key)?;
+        }
         if operation != Operation::Enable && !args.lock_out.i_will_lock_myself_out {
             refuse_lock_out(&survey, key, work.desk.operator().client_id())?;
         }
