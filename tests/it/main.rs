@@ -16,6 +16,7 @@ mod architecture;
 mod bad_input;
 mod commands;
 mod concurrency;
+mod cuts;
 mod derivations;
 mod examples;
 mod faults;
