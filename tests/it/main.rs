@@ -47,5 +47,6 @@ mod store_files;
 mod support;
 mod sweep;
 mod terminal;
+mod tls;
 mod vectors;
 mod wire;
