@@ -24,6 +24,7 @@ mod change;
 mod desk;
 mod difference;
 mod inspect;
+mod look;
 mod register;
 mod rotate;
 mod sweep;
@@ -31,9 +32,10 @@ mod verdict;
 
 pub use abandon::{Surrender, strike_out};
 pub use adopt::{Adopted, Unseen, adopt};
-pub use change::{Attempt, Change, Survey, merge};
+pub use change::{Attempt, Change, merge};
 pub use desk::{Desk, Operator, log_in};
 pub use difference::{Content, Difference, differences, differences_of};
+pub use look::Survey;
 pub use rotate::{Hook, Rotated};
 pub use sweep::Swept;
 

@@ -73,6 +73,19 @@ pub(super) fn refuse_lock_out(
     }
 }
 
+/// Refuses to give rights to what the account shows in the place of our key.
+fn refuse_foreign(context: &Context, name: &KeyName, key: &ApiKey) -> Result<(), Failure> {
+    let ours = context.store.public(name)?;
+    match &key.public_key {
+        Some(theirs) if *theirs != ours => Err(crate::Error::ForeignKey {
+            ours: ours.fingerprint(),
+            problem: "the account shows another public key under its client id",
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
 /// Returns the desk with its keystore, and with somebody who tells what happens.
 pub(super) fn work_of<'a>(context: &'a Context, office: &'a mut Office<'_>) -> Work<'a, Https> {
     Work {

@@ -71,7 +71,7 @@ impl<T: Transport> Work<'_, T> {
     async fn unregister(&mut self, intent: &Intent) -> Result<(), Error> {
         let public = self.store.public_of(&intent.name, intent.generation).ok();
         let found = match public {
-            Some(public) => self.search(intent, &public).await?,
+            Some(public) => self.search_again(intent, &public).await?,
             None => None,
         };
         if let Some(key) = found {

@@ -3,14 +3,14 @@
 //! `edit_api_key` may reset whatever is left out, so nothing ever is (Deribit, edit_api_key).
 
 use super::{
-    Work, differences_of, sorted,
+    Survey, Work, differences_of, sorted,
     verdict::{is_final, says_nothing, unfinished},
 };
 use crate::{
     Error,
     exchange::{
         self, ApiKey, ClientId, DisableApiKey, EditApiKey, EnableApiKey, Feature, KeyId,
-        ListApiKeys, RemoveApiKey, Scope, Transport, Whitelisted,
+        RemoveApiKey, Scope, Transport, Whitelisted,
     },
     store::{Intent, Issued, Operation, Specification},
 };
@@ -54,41 +54,6 @@ pub fn merge(key: &ApiKey, change: &Change, algorithm: crate::key::Algorithm) ->
     }
 }
 
-/// The account's keys, as they were a moment ago.
-#[derive(Debug)]
-pub struct Survey(pub Vec<ApiKey>);
-
-impl Survey {
-    /// Finds a key by its id.
-    pub fn by_id(&self, id: KeyId) -> Option<&ApiKey> {
-        self.0.iter().find(|key| key.id == id)
-    }
-
-    /// Finds a key by the id it logs in with.
-    pub fn by_client_id(&self, client_id: &ClientId) -> Option<&ApiKey> {
-        self.0.iter().find(|key| key.client_id == *client_id)
-    }
-
-    /// Says why taking rights from a key would lock its owner out; nothing where it would not.
-    pub fn lock_out(&self, target: &ApiKey, operator: &ClientId) -> Option<String> {
-        if target.client_id == *operator {
-            return Some(format!(
-                "{} is the key that this is done with",
-                target.client_id
-            ));
-        }
-        let manages = |key: &&ApiKey| key.enabled != Some(false) && key.max_scope.manages_keys();
-        let others = self
-            .0
-            .iter()
-            .filter(manages)
-            .filter(|key| key.id != target.id)
-            .count();
-        (manages(&target) && others == 0)
-            .then(|| format!("{} is the last key that can manage keys", target.client_id))
-    }
-}
-
 /// Why a change did not come to its end.
 enum Stopped {
     /// The exchange said no to it for good.
@@ -108,16 +73,20 @@ impl<E: Into<Error>> From<E> for Stopped {
 /// After an earlier attempt only a key that is gone settles it: this operator may be refused
 /// what another one has had done.
 fn stopped(error: Error, attempt: Attempt) -> Stopped {
-    let gone = match &error {
-        Error::NoSuchApiKey { .. } => true,
-        Error::Exchange(exchange::Error::Refused(refusal)) => refusal.code == NOT_FOUND,
-        _ => false,
-    };
     let refused = is_final(&error) && !says_nothing(&error);
-    if gone || (refused && attempt == Attempt::First) {
+    if is_gone(&error) || (refused && attempt == Attempt::First) {
         Stopped::Refused(error)
     } else {
         Stopped::Midway(error)
+    }
+}
+
+/// Tells whether the account has no such key.
+fn is_gone(error: &Error) -> bool {
+    match error {
+        Error::NoSuchApiKey { .. } => true,
+        Error::Exchange(exchange::Error::Refused(refusal)) => refusal.code == NOT_FOUND,
+        _ => false,
     }
 }
 
@@ -133,40 +102,40 @@ pub enum Attempt {
     Again,
 }
 
+/// Holds what the account shows of a key against what was sent.
+fn taken_over(
+    survey: &Survey,
+    id: KeyId,
+    wish: &Specification,
+    enabled: bool,
+) -> Result<(), Error> {
+    let key = survey.by_id(id).ok_or(Error::NoSuchApiKey { id })?;
+    if key.max_scope != wish.scope {
+        return Err(Error::ScopeDiffers {
+            asked: wish.scope.clone(),
+            granted: key.max_scope.clone(),
+        });
+    }
+    let differs = |what| Err(Error::SettingDiffers { what });
+    if sorted(&key.ip_whitelist) != sorted(&wish.whitelist) {
+        return differs("whitelist");
+    }
+    if key.name != wish.label {
+        return differs("label");
+    }
+    if key.enabled.is_some_and(|now| now != enabled) {
+        return differs("enabled");
+    }
+    let missing = |feature| !key.enabled_features.contains(feature);
+    if key.features_shown
+        && (key.enabled_features.len() != wish.features.len() || wish.features.iter().any(missing))
+    {
+        return differs("features");
+    }
+    Ok(())
+}
+
 impl<T: Transport> Work<'_, T> {
-    /// Returns the account's keys.
-    ///
-    /// # Errors
-    /// Those of the exchange.
-    pub async fn survey(&mut self) -> Result<Survey, Error> {
-        let keys = self.desk.call(&ListApiKeys {}).await?;
-        self.seen = keys
-            .iter()
-            .map(|key| (key.id, key.client_id.clone()))
-            .collect();
-        Ok(Survey(keys))
-    }
-
-    /// Tells whether the account has a key, by both of its names.
-    ///
-    /// Looks only if this run has not seen the id yet: a look can cost a one-time code.
-    ///
-    /// # Errors
-    /// [`Error::ForeignId`] where the id is another key's, and those of the exchange.
-    pub async fn has(&mut self, id: KeyId, client_id: &ClientId) -> Result<bool, Error> {
-        if !self.seen.contains_key(&id) {
-            self.survey().await?;
-        }
-        match self.seen.get(&id) {
-            None => Ok(false),
-            Some(theirs) if theirs == client_id => Ok(true),
-            Some(_) => Err(Error::ForeignId {
-                id,
-                ours: client_id.clone(),
-            }),
-        }
-    }
-
     /// Carries out a change of a key in the keystore, whose intent is on disk.
     ///
     /// Can be repeated: what is so already is left so.
@@ -250,7 +219,7 @@ impl<T: Transport> Work<'_, T> {
     /// Resends all settings of a key with the changed ones among them, and looks again.
     async fn edit(&mut self, issued: &Issued, wish: &Specification) -> Result<(), Stopped> {
         let id = issued.key_id;
-        let survey = self.survey().await?;
+        let survey = self.survey_with(&issued.client_id).await?;
         let Some(key) = survey.by_id(id) else {
             return Err(Stopped::Refused(Error::NoSuchApiKey { id }));
         };
@@ -278,31 +247,12 @@ impl<T: Transport> Work<'_, T> {
             // The account was looked at before: no earlier attempt has done it.
             .map_err(|error| stopped(error, Attempt::First))?;
         let survey = self.survey().await?;
-        let key = survey.by_id(id).ok_or(Error::NoSuchApiKey { id })?;
-        if key.max_scope != wish.scope {
-            return Err(Error::ScopeDiffers {
-                asked: wish.scope.clone(),
-                granted: key.max_scope.clone(),
-            }
-            .into());
+        let is_so = |survey: &Survey| taken_over(survey, id, wish, enabled);
+        if is_so(&survey).is_ok() {
+            return Ok(());
         }
-        if sorted(&key.ip_whitelist) != sorted(&wish.whitelist) {
-            return Err(Error::SettingDiffers { what: "whitelist" }.into());
-        }
-        if key.name != wish.label {
-            return Err(Error::SettingDiffers { what: "label" }.into());
-        }
-        if key.enabled.is_some_and(|now| now != enabled) {
-            return Err(Error::SettingDiffers { what: "enabled" }.into());
-        }
-        let missing = |feature| !key.enabled_features.contains(feature);
-        if key.features_shown
-            && (key.enabled_features.len() != wish.features.len()
-                || wish.features.iter().any(missing))
-        {
-            return Err(Error::SettingDiffers { what: "features" }.into());
-        }
-        Ok(())
+        let later = self.look_until(|survey| is_so(survey).is_ok()).await?;
+        Ok(is_so(later.as_ref().unwrap_or(&survey))?)
     }
 
     /// Enables, disables or removes a key.
@@ -327,8 +277,7 @@ impl<T: Transport> Work<'_, T> {
             Operation::Enable => self.desk.call(&EnableApiKey { id }).await?.enabled,
             Operation::Disable => self.desk.call(&DisableApiKey { id }).await?.enabled,
             Operation::Remove => {
-                self.desk.call(&RemoveApiKey { id }).await?;
-                self.seen.remove(&id);
+                self.take_away(id).await?;
                 None
             }
             _ => None,
@@ -339,5 +288,19 @@ impl<T: Transport> Work<'_, T> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Takes a key away that the account has shown.
+    async fn take_away(&mut self, id: KeyId) -> Result<(), Error> {
+        match self.desk.call(&RemoveApiKey { id }).await {
+            // An earlier attempt has removed it, if the account stops showing it.
+            Err(error) if is_gone(&error) => {
+                let gone = self.look_until(|survey| survey.by_id(id).is_none());
+                gone.await?.map(drop).ok_or(error)?;
+            }
+            result => drop(result?),
+        }
+        self.seen.remove(&id);
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What the exchange shows of a key: looked for in the account, held against what was sent.
 
-use super::{Event, Work};
+use super::{Event, Survey, Work};
 use crate::{
     Error,
     exchange::{self, ApiKey, ClientId, Credential, ListApiKeys, Scope, Transport},
@@ -26,17 +26,30 @@ impl<T: Transport> Work<'_, T> {
         let may_be_ours =
             |key: &ApiKey| hidden(key) && key.name == *label && !known.contains(&key.client_id);
         let undecided = keys.iter().any(may_be_ours);
-        // The lowest id is the one that was made first.
-        let found = keys
-            .into_iter()
-            .filter(|key| key.is(public))
-            .min_by_key(|key| key.id);
-        match found {
+        match first_of(Survey(keys), public) {
             None if undecided => Err(Error::Undecided {
                 label: label.clone(),
             }),
             found => Ok(found),
         }
+    }
+
+    /// Looks for the key where nothing may be made of its absence before a list that lags behind
+    /// has had its time.
+    ///
+    /// # Errors
+    /// Those of [`search`](Self::search) and of the exchange.
+    pub(super) async fn search_again(
+        &mut self,
+        intent: &Intent,
+        public: &PublicKey,
+    ) -> Result<Option<ApiKey>, Error> {
+        if let Some(key) = self.search(intent, public).await? {
+            return Ok(Some(key));
+        }
+        let is_ours = |key: &ApiKey| key.is(public);
+        let later = self.look_until(|survey| survey.0.iter().any(is_ours));
+        Ok(later.await?.and_then(|survey| first_of(survey, public)))
     }
 
     /// Returns what the other generations of a key log in as.
@@ -110,4 +123,11 @@ impl<T: Transport> Work<'_, T> {
             fingerprint_verified,
         })
     }
+}
+
+/// Returns the account's key with a public half.
+fn first_of(survey: Survey, public: &PublicKey) -> Option<ApiKey> {
+    let ours = survey.0.into_iter().filter(|key| key.is(public));
+    // The lowest id is the one that was made first.
+    ours.min_by_key(|key| key.id)
 }

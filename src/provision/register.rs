@@ -55,7 +55,11 @@ impl<T: Transport> Work<'_, T> {
         // What is refused now need not have been refused before, and a code that says nothing
         // may stand for anything: only the account's list can tell.
         let doubtful = asked_before || says_nothing(error);
-        !doubtful || matches!(self.search(intent, signer.public_key()).await, Ok(None))
+        if !doubtful {
+            return true;
+        }
+        let found = self.search_again(intent, signer.public_key()).await;
+        matches!(found, Ok(None))
     }
 
     /// Gets the exchange to have the key as it is meant, proven by a signed login.
@@ -139,7 +143,7 @@ impl<T: Transport> Work<'_, T> {
     ) -> Result<ApiKey, Error> {
         if intent.stage == Stage::Creating {
             // An earlier attempt may have gone through.
-            if let Some(key) = self.search(intent, public).await? {
+            if let Some(key) = self.search_again(intent, public).await? {
                 return Ok(key);
             }
         } else {

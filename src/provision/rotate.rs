@@ -179,7 +179,7 @@ impl<'a, T: Transport> Work<'a, T> {
             client_id: issued.client_id.clone(),
             problem,
         };
-        let survey = self.survey().await?;
+        let survey = self.survey_with(&issued.client_id).await?;
         let key = survey
             .by_id(issued.key_id)
             .filter(|key| key.client_id == issued.client_id)

@@ -57,6 +57,9 @@ const ROWS: &[(&str, &str)] = &[
     ("rotate", "bot --deploy-hook true PASS ADMIN"),
     ("rollback", "bot PASS ADMIN"),
     ("panic", "--match * --yes PASS ADMIN"),
+    ("plan", "-f fleet.toml PASS ADMIN"),
+    ("apply", "-f fleet.toml --yes PASS ADMIN"),
+    ("drift", "-f fleet.toml PASS ADMIN"),
     ("doctor", "PASS ADMIN"),
     ("audit", ""),
     ("scope list", ""),
@@ -90,6 +93,8 @@ const ENDS: &[(&str, i32)] = &[
     ("adopt spare", 4),
     // There is nothing to go back to.
     ("rollback", 8),
+    // The file declares another label, and a key that the exchange does not know.
+    ("drift", 10),
     // It was never locked.
     ("agent --unlock", 8),
     // It serves until it is told to end.
@@ -231,6 +236,9 @@ impl Stage {
         }
         let login = stage.run_plain("sign auth bot PASS").stdout;
         fs::write(stage.home.path("login.json"), login).unwrap();
+        let fleet =
+            "[defaults]\nscope = \"account:read\"\n[keys.bot]\nlabel = \"other\"\n[keys.spare]\n";
+        fs::write(stage.home.path("fleet.toml"), fleet).unwrap();
         let run = stage.home.path("run");
         fs::create_dir(&run).unwrap();
         fs::set_permissions(run, fs::Permissions::from_mode(0o700)).unwrap();

@@ -139,7 +139,7 @@ fn carry(
 }
 
 /// Reads one HTTP message that says how long it is; returns its first line, and all of it.
-fn message(reader: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
+pub(crate) fn message(reader: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
     let mut whole = Vec::new();
     let mut length = 0;
     let mut first = None;

@@ -220,6 +220,10 @@ impl From<exchange::Error> for Failure {
     }
 }
 
+/// The HTTP status that comes without an answer where there are more than 32 connections from one
+/// address (Deribit, "Connection management").
+const TOO_MANY_REQUESTS: u16 = 429;
+
 /// Tells whether an error says something of the way, of who asks or of the second factor, rather
 /// than of the key that was asked about.
 fn is_everywhere(error: &exchange::Error) -> bool {
@@ -251,6 +255,8 @@ fn cure(error: exchange::Error) -> Failure {
         E::Broken { .. } | E::TimedOut { .. } => {
             Failure::network(message).hint("the call may have been carried out; --timeout allows more time")
         }
+        E::Malformed { status: TOO_MANY_REQUESTS, .. } => Failure::try_again(message)
+            .hint("too many connections from here, most likely: wait a while, then try again"),
         E::Malformed { .. } => Failure::network(message).hint("is this the exchange? a proxy or a captive portal answers like this"),
         E::WrongNetwork { .. } => Failure::verification(message).hint("check --network and --endpoint"),
         E::ForeignChallenge { .. } => {

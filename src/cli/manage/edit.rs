@@ -2,7 +2,10 @@
 
 use serde_json::json;
 
-use super::{begin, find, intend, outcome, refuse_lock_out, refuse_pending, registered, work_of};
+use super::{
+    begin, find, intend, outcome, refuse_foreign, refuse_lock_out, refuse_pending, registered,
+    work_of,
+};
 use crate::{
     cli::{
         answer,
@@ -33,8 +36,9 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
         let mut office =
             Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
         let mut work = work_of(context, &mut office);
-        let survey = work.survey().await?;
+        let survey = work.survey_with(&known.client_id).await?;
         let key = find(&survey, known)?;
+        refuse_foreign(context, &name, key)?;
         refuse_to_garble(&name, key, &change)?;
         let wish = provision::merge(key, &change, record.algorithm);
         let differences = differences_of(key, &wish);

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    find, local_of, refuse_lock_out, refuse_pending, registered,
+    find, local_of, refuse_foreign, refuse_lock_out, refuse_pending, registered,
     switch::{Switch, set_there, switch},
     work_of,
 };
@@ -114,8 +114,11 @@ fn set_named(
         let mut office =
             Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
         let mut work = work_of(context, &mut office);
-        let survey = work.survey().await?;
+        let survey = work.survey_with(&known.client_id).await?;
         let key = find(&survey, known)?;
+        if operation == Operation::Enable {
+            refuse_foreign(context, name, key)?;
+        }
         if operation != Operation::Enable && !args.lock_out.i_will_lock_myself_out {
             refuse_lock_out(&survey, key, work.desk.operator().client_id())?;
         }

@@ -169,7 +169,7 @@ async fn as_it_is_there(
     let Some(old) = &intent.succession else {
         return Ok(());
     };
-    let survey = work.survey().await?;
+    let survey = work.survey_with(&old.client_id).await?;
     let Some(key) = survey
         .by_client_id(&old.client_id)
         .filter(|key| key.id == old.key_id)
