@@ -39,6 +39,7 @@ mod scene;
 mod second_factor;
 mod ssh_agent;
 mod store_files;
+mod supply;
 mod support;
 mod sweep;
 mod terminal;
