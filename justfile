@@ -18,6 +18,14 @@ bench-keys:
 peers *ARGS:
     benches/peers.sh {{ARGS}}
 
+# The bill of materials: target/derikey.cdx.json.
+sbom *ARGS:
+    python3 scripts/sbom.py {{ARGS}}
+
+# Two builds from scratch, compared; `just reproduce --quick` optimizes little.
+reproduce *ARGS:
+    scripts/reproduce.sh {{ARGS}}
+
 # The module with unsafe code, under the interpreter that finds undefined behaviour.
 miri:
     MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib --no-default-features secret::locked

@@ -186,3 +186,28 @@ fn causes(error: &reqwest::Error) -> String {
     };
     text.chars().take(200).map(tame).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// The tables of Unicode domains are not compiled in (docs/dependencies.md): an endpoint is
+    /// ASCII, and what it can say must not need them.
+    #[test]
+    fn every_endpoint_is_an_address_without_unicode_tables() {
+        for text in [
+            "https://www.deribit.com/api/v2",
+            "https://xn--bcher-kva.example:8443/api/v2",
+            "https://XN--BCHER-KVA.example/api/v2",
+            "https://under-score.example./api/v2",
+            "https://127.0.0.1/api/v2",
+            "http://[::1]:9/api/v2",
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            let address = reqwest::Url::parse(&format!("{endpoint}/public/auth"));
+            assert!(address.is_ok(), "{text}: {address:?}");
+        }
+        assert!("https://b\u{fc}cher.example/api/v2".parse::<Endpoint>().is_err());
+    }
+}

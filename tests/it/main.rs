@@ -48,6 +48,7 @@ mod second_factor;
 mod six_operations;
 mod ssh_agent;
 mod store_files;
+mod supply;
 mod support;
 mod sweep;
 mod terminal;
