@@ -109,7 +109,7 @@ fn cuts(operation: Operation, length: Length, step: usize) {
     assert!((40..1000).contains(&all), "{operation:?}: {all}");
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for _ in 0..12 {
+        for _ in 0..20 {
             scope.spawn(|| {
                 // What only looks leaves the stage as it was.
                 let mut stage = None;

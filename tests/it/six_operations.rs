@@ -112,7 +112,7 @@ pub(crate) struct Stage {
 }
 
 /// Seconds that a call may take here.
-const PATIENCE: &str = "2";
+const PATIENCE: &str = "3";
 
 impl Stage {
     pub(crate) fn set(operation: Operation) -> Self {
@@ -169,7 +169,7 @@ impl Stage {
         assert_eq!(end.run.code, Some(wanted), "{what}: {end:#?}");
         assert!(end.memory < ENOUGH_MEMORY, "{what}: {end:#?}");
         // The call and the look for its outcome may each take their time, and there are pauses.
-        assert!(end.took < Duration::from_secs(12), "{what}: {end:#?}");
+        assert!(end.took < Duration::from_secs(15), "{what}: {end:#?}");
         let pending = self.play.scene.pending().len();
         match wanted {
             0 | 5 => assert_eq!(pending, 0, "{what}: {end:#?}"),
@@ -267,11 +267,14 @@ impl Stage {
     }
 }
 
-/// Runs every operation into every variant of a fault, side by side.
+/// Runs every operation into every variant of a fault, many side by side.
 fn strike(kind: &str, sort: Sort, deeds: &[Arc<Deed>]) {
-    thread::scope(|scope| {
-        for operation in OPERATIONS {
-            for (nth, deed) in deeds.iter().enumerate() {
+    for (nth, deeds) in deeds.chunks(4).enumerate() {
+        thread::scope(|scope| {
+            for (operation, deed) in OPERATIONS
+                .into_iter()
+                .flat_map(|operation| deeds.iter().map(move |deed| (operation, deed)))
+            {
                 let what = format!("{kind} ({nth}) at {operation:?}");
                 scope.spawn(move || {
                     let stage = Stage::set(operation);
@@ -282,8 +285,8 @@ fn strike(kind: &str, sort: Sort, deeds: &[Arc<Deed>]) {
                     stage.settles(&end, &what);
                 });
             }
-        }
-    });
+        });
+    }
 }
 
 macro_rules! strikes {
@@ -544,7 +547,7 @@ fn a_connection_that_does_not_come_about_ends_at_the_deadline() {
         stage.meddler.deafen();
         let end = stage.run();
         stage.ends(5, &end, &what);
-        assert!(end.took < Duration::from_secs(5), "{what}: {end:#?}");
+        assert!(end.took < Duration::from_secs(8), "{what}: {end:#?}");
         stage.settles(&end, &what);
     });
 }
