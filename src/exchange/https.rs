@@ -208,6 +208,10 @@ mod tests {
             let address = reqwest::Url::parse(&format!("{endpoint}/public/auth"));
             assert!(address.is_ok(), "{text}: {address:?}");
         }
-        assert!("https://b\u{fc}cher.example/api/v2".parse::<Endpoint>().is_err());
+        assert!(
+            "https://b\u{fc}cher.example/api/v2"
+                .parse::<Endpoint>()
+                .is_err()
+        );
     }
 }
