@@ -76,19 +76,20 @@ export SOURCE_DATE_EPOCH
 
 # Builds what git knows of this tree, as it lies here, in a directory and under a cargo home.
 build() {
-    local tree=$1 home=$2 zone=$3 flags="" sources
+    local tree=$1 home=$2 zone=$3 rust c sources
     mkdir -p "$tree" "$home"
     git ls-files -z | tar --null --files-from=- --create | tar --extract --directory "$tree"
     ln -s "$cargo_home/registry" "$home/registry"
-    # The longer prefix comes last: the last that fits counts.
-    flags="--remap-path-prefix=$home=/cargo --remap-path-prefix=$tree=/derikey"
+    # The longer prefix comes last: the last that fits counts, for rustc and for cc.
+    rust="--remap-path-prefix=$home=/cargo --remap-path-prefix=$tree=/derikey"
+    c="-ffile-prefix-map=$home=/cargo -ffile-prefix-map=$tree=/derikey"
     for sources in "$home"/registry/src/*; do
-        flags="$flags --remap-path-prefix=$sources=/crates"
+        rust="$rust --remap-path-prefix=$sources=/crates"
+        c="$c -ffile-prefix-map=$sources=/crates"
     done
     (
         cd "$tree"
-        export CARGO_HOME="$home" RUSTUP_HOME="$rustup_home" TZ="$zone" RUSTFLAGS="$flags"
-        export CFLAGS="-ffile-prefix-map=$home=/cargo -ffile-prefix-map=$tree=/derikey"
+        export CARGO_HOME="$home" RUSTUP_HOME="$rustup_home" TZ="$zone" RUSTFLAGS="$rust" CFLAGS="$c"
         cargo build --release --locked --offline --quiet
     )
 }
