@@ -235,9 +235,15 @@ pub(crate) fn measure(mut command: Command) -> Measured {
     let begun = Instant::now();
     let mut child = command.spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
+    // For a moment it still has this program's name, and its memory.
+    let ours = format!(
+        "Name:\t{}",
+        fs::read_to_string("/proc/thread-self/comm").unwrap()
+    );
     let mut memory = 0;
     while child.try_wait().unwrap().is_none() {
         let text = fs::read_to_string(&status).unwrap_or_default();
+        let text = if text.starts_with(&ours) { "" } else { &text };
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let number = line.and_then(|line| line.split_whitespace().next());
         memory = memory.max(number.and_then(|n| n.parse().ok()).unwrap_or(0));
