@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
     os::unix::{
         fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
         net::{UnixDatagram, UnixListener, UnixStream},
@@ -1041,6 +1042,39 @@ fn a_login_that_fails_is_told_as_what_it_is() {
     assert_eq!(answer["error"]["reason"], "network");
     thread::sleep(Duration::from_millis(2100));
     stage.client(&["token", "bot"]).fails(5);
+}
+
+#[test]
+fn those_who_wait_for_the_exchange_keep_nobody_waiting() {
+    let exchange = Home::new();
+    let mut server = Server::start(&exchange, &[]);
+    let stage = Stage::on(&server.admin());
+    let agent = stage.start();
+    server.stop();
+    // Somebody who listens, and never says a word.
+    let address = server.address();
+    let begun = Instant::now();
+    let _mute = loop {
+        match TcpListener::bind(&address) {
+            Ok(listener) => break listener,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    let waiting: Vec<Caller> = (0..40)
+        .map(|_| {
+            let mut caller = agent.connect();
+            caller.send(b"{\"op\":\"token\",\"key\":\"bot\"}\n");
+            caller
+        })
+        .collect();
+    let begun = Instant::now();
+    for _ in 0..100 {
+        result(&agent.ask(&auth()));
+    }
+    // A login gives up after half a minute.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{begun:?}");
+    drop(waiting);
 }
 
 #[test]
