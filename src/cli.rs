@@ -49,7 +49,6 @@ pub fn run() -> ExitCode {
     harden();
     // Nothing has used aws-lc yet. Where it cannot be, `status` and `doctor` tell.
     shelter_keys();
-    terminal::obey_signals();
     defect::contain(program)
 }
 
@@ -58,6 +57,8 @@ fn program() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return mistyped(&error),
     };
+    // Until there is something to put right, a signal ends it as it ends any program.
+    terminal::obey_signals();
     let json = cli.global.json;
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
