@@ -143,3 +143,65 @@ fn welcome(stream: UnixStream, agent: &Agent, limits: Limits, seats: &Seats) {
 fn is_ours(stream: &UnixStream) -> bool {
     rustix::net::sockopt::socket_peercred(stream).is_ok_and(|peer| peer.uid == geteuid())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+    use std::{fs, io::Read};
+
+    use super::*;
+    use crate::{
+        agent::{Decision, Granted, Ledger, Logins, Unwritable},
+        key::KeyName,
+        signer::Signer,
+    };
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Ledger for Nobody {
+        fn record(&self, _: Decision) -> Result<(), Unwritable> {
+            Ok(())
+        }
+    }
+
+    impl Logins for Nobody {
+        fn scope(&self, _: &KeyName, _: Option<&str>) -> Result<String, Denial> {
+            Err(Denial::new(Code::Login, "nobody logs in"))
+        }
+
+        fn log_in(&self, _: &KeyName, _: &dyn Signer, _: &str, _: &str) -> Result<Granted, Denial> {
+            Err(Denial::new(Code::Login, "nobody logs in"))
+        }
+    }
+
+    fn attendants() -> usize {
+        let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name.trim() == "connections").count()
+    }
+
+    #[test]
+    fn its_threads_end_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let agent = Agent::new(Vec::new(), Box::new(Nobody), Box::new(Nobody), [0; 32]);
+        let (bell, rung) = UnixStream::pair().unwrap();
+        let serving = thread::spawn(move || {
+            serve(&listener, &Arc::new(agent), Limits::default(), &rung).unwrap();
+        });
+        let mut caller = UnixStream::connect(&path).unwrap();
+        caller.write_all(b"{\"op\":\"status\"}\n").unwrap();
+        assert!(caller.read(&mut [0; 512]).unwrap() > 0);
+        assert!(attendants() >= 2);
+        drop(bell);
+        serving.join().unwrap();
+        let begun = Instant::now();
+        while attendants() > 0 {
+            assert!(begun.elapsed() < 5 * FAREWELL, "they go on");
+            thread::sleep(BREATH);
+        }
+        assert_eq!(caller.read(&mut [0; 1]).unwrap(), 0, "it was hung up on");
+    }
+}
