@@ -19,18 +19,6 @@ use table::{Lines, Table, shown};
 
 /// The fields of the file itself.
 const TOP: &[&str] = &["defaults", "keys", "elsewhere"];
-/// The fields that hold for all keys.
-const DEFAULTS: &[&str] = &[
-    "network",
-    "endpoint",
-    "admin",
-    "scope",
-    "algorithm",
-    "ip",
-    "unchecked_ip",
-    "features",
-    "enabled",
-];
 /// The fields of one key.
 const KEY: &[&str] = &[
     "network",
@@ -44,6 +32,12 @@ const KEY: &[&str] = &[
     "enabled",
     "label",
 ];
+/// The fields that can hold for all keys: those of one without its label, which is its own.
+const DEFAULTS: &[&str] = match KEY {
+    [shared @ .., _label] => shared,
+    [] => KEY,
+};
+
 /// Reads a fleet file.
 pub(super) fn read(text: &str) -> Result<Fleet, Error> {
     let lines = Lines(text);

@@ -6,6 +6,7 @@
 
 use std::{
     io::{self, Write},
+    net::Shutdown,
     os::{fd::OwnedFd, unix::net::UnixStream},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -103,7 +104,7 @@ impl Seats {
                 continue;
             };
             if let Some(late) = seat.take_if(|here| here.is_overdue(agent)) {
-                let _ = late.stream().shutdown(std::net::Shutdown::Both);
+                let _ = late.stream().shutdown(Shutdown::Both);
                 drop(late);
                 drop(seat);
                 lock(&self.free).push(at);
@@ -193,7 +194,7 @@ impl Seats {
             *seat = None;
         } else {
             // Nobody who reads gets less than a whole answer.
-            let _ = here.stream().shutdown(std::net::Shutdown::Both);
+            let _ = here.stream().shutdown(Shutdown::Both);
             drop(here);
         }
         lock(&self.free).push(at);

@@ -27,29 +27,8 @@ pub(super) async fn take(
     step: Step,
 ) -> Result<(), Failure> {
     match step.action {
-        Action::Create => {
-            register(
-                context,
-                plan,
-                row,
-                local,
-                work,
-                sealing,
-                Operation::Provision,
-            )
-            .await
-        }
-        Action::Register => {
-            register(
-                context,
-                plan,
-                row,
-                local,
-                work,
-                sealing,
-                Operation::Register,
-            )
-            .await
+        Action::Create | Action::Register => {
+            register(context, plan, row, local, work, sealing, step.action).await
         }
         _ if step.reach == Reach::Finishes => {
             let Some(intent) = &local.pending else {
@@ -72,8 +51,12 @@ async fn register(
     local: &Local,
     work: &mut Work<'_, Https>,
     sealing: &Sealing,
-    operation: Operation,
+    action: Action,
 ) -> Result<(), Failure> {
+    let operation = match action {
+        Action::Register => Operation::Register,
+        _ => Operation::Provision,
+    };
     let (declared, network) = (row.declared, &plan.view.section.network);
     let is = local.record.as_ref().map(|record| record.algorithm);
     let algorithm = is.or(declared.algorithm).unwrap_or(Algorithm::Ed25519);
