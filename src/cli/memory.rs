@@ -23,7 +23,7 @@ pub(super) fn checked() -> (&'static str, Option<(&'static str, &'static str)>) 
     match Residence::of_keys() {
         Residence::Pageable => (
             "memory can be locked",
-            Some(("not one page: keys in use may be swapped out", CURE)),
+            Some(("too little of it: keys in use may be swapped out", CURE)),
         ),
         better => (said(better), None),
     }

@@ -117,8 +117,8 @@ async fn carry_out(
         intent.stage = Stage::Generated;
         context.store.announce(&intent)?;
     }
-    let resting = memory::hold(context, key)?;
-    let signer = signer.get_or_init(|| resting);
+    let held = memory::hold(context, key)?;
+    let signer = signer.get_or_init(|| held);
     let mut hook = |intent: &Intent, issued: &Issued| hook::run(context, intent, issued);
     let rotated = work.rotate(intent, signer, &mut hook).await?;
     let public = context.store.public(&name)?;
