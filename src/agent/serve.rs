@@ -23,7 +23,7 @@ mod connection;
 mod seats;
 
 use connection::{ANSWER, Connection};
-use seats::Seats;
+use seats::{LINGER, Seats};
 
 /// How long to wait when the system has no descriptor or thread to spare.
 const BREATH: Duration = Duration::from_millis(50);
@@ -126,7 +126,7 @@ fn welcome(stream: UnixStream, agent: &Agent, limits: Limits, seats: &Seats) {
         agent.turned_away(Code::Denied);
         return;
     }
-    if stream.set_nonblocking(true).is_err() {
+    if stream.set_read_timeout(Some(LINGER)).is_err() {
         return;
     }
     if let Err(connection) = seats.seat(Box::new(Connection::new(stream, limits))) {

@@ -1,12 +1,12 @@
 //! One caller: one line in, one line out.
 
-use std::{
-    io::{ErrorKind, Read, Write},
-    os::unix::net::UnixStream,
-    time::Instant,
-};
+use std::{os::unix::net::UnixStream, time::Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{RecvFlags, SendFlags, recv, send},
+};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Limits;
@@ -24,7 +24,7 @@ const WRITING: Timespec = Timespec {
 /// Room for an answer. It never grows while there is a token in it.
 pub(super) const ANSWER: usize = 16 * 1024;
 
-/// A caller, and the lines that come and go. Its socket never blocks.
+/// A caller, and the lines that come and go.
 pub(super) struct Connection {
     stream: UnixStream,
     limits: Limits,
@@ -49,6 +49,8 @@ pub(super) struct Connection {
 pub(super) enum Then {
     /// It stays, until it says more.
     Stay,
+    /// It stays, and said nothing.
+    Silent,
     /// What comes next takes long: [`Connection::attend`] it with patience.
     Wait,
     /// It has gone, or has to.
@@ -64,6 +66,15 @@ pub(super) enum Patience {
     Much,
     /// Others are.
     None,
+}
+
+/// Whether to listen for a moment when nothing has been said yet: as long as the socket's timeout.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Ear {
+    /// Takes what is there.
+    Now,
+    /// Listens.
+    Open,
 }
 
 impl Connection {
@@ -90,8 +101,8 @@ impl Connection {
 
     /// Answers the lines that are there; reads once, so that nobody has to wait for one who never
     /// stops.
-    pub(super) fn attend(&mut self, agent: &Agent, patience: Patience) -> Then {
-        let mut heard = false;
+    pub(super) fn attend(&mut self, agent: &Agent, patience: Patience, ear: Ear) -> Then {
+        let mut heard = None;
         loop {
             match self.speak(patience) {
                 Then::Stay => {}
@@ -104,16 +115,16 @@ impl Connection {
                 if !self.reply(agent, end, patience) {
                     return Then::Wait;
                 }
-            } else if !heard {
-                heard = true;
-                match self.hear(agent) {
-                    Then::Stay => {}
+            } else if self.since.duration_since(self.began) > self.limits.total {
+                // Who never stops is never found by the clock.
+                return Then::Leave;
+            } else if let Some(heard) = heard {
+                return heard;
+            } else {
+                match self.hear(agent, ear) {
+                    stays @ (Then::Stay | Then::Silent) => heard = Some(stays),
                     other => return other,
                 }
-            } else if self.began.elapsed() > self.limits.total {
-                return Then::Leave;
-            } else {
-                return Then::Stay;
             }
         }
     }
@@ -176,27 +187,27 @@ impl Connection {
         self.last = Some(Then::Leave);
     }
 
-    fn hear(&mut self, agent: &Agent) -> Then {
+    fn hear(&mut self, agent: &Agent, ear: Ear) -> Then {
         let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
         if room.is_empty() {
             let denial = Denial::new(Code::TooLong, "the line is longer than 65536 bytes");
             self.part(agent, &denial);
             return Then::Stay;
         }
-        match self.stream.read(room) {
-            Ok(0) => Then::Leave,
-            Ok(n) => {
+        let how = match ear {
+            Ear::Now => RecvFlags::DONTWAIT,
+            Ear::Open => RecvFlags::empty(),
+        };
+        match recv(&self.stream, room, how) {
+            Ok((0, _)) => Then::Leave,
+            Ok((n, _)) => {
                 if self.filled == 0 {
                     self.since = Instant::now();
                 }
                 self.filled += n;
                 Then::Stay
             }
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
-            {
-                Then::Stay
-            }
+            Err(Errno::AGAIN | Errno::INTR) => Then::Silent,
             Err(_) => Then::Leave,
         }
     }
@@ -204,11 +215,15 @@ impl Connection {
     /// Writes what there is of an answer, and wipes it.
     fn speak(&mut self, patience: Patience) -> Then {
         while let Some(rest) = self.out.get(self.taken..).filter(|rest| !rest.is_empty()) {
-            match self.stream.write(rest) {
+            match send(
+                &self.stream,
+                rest,
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ) {
                 Ok(0) => return Then::Leave,
                 Ok(n) => self.taken += n,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
                     if patience == Patience::None {
                         return Then::Wait;
                     }

@@ -25,7 +25,7 @@ use rustix::{
 
 use super::{
     BREATH,
-    connection::{Connection, Patience, Then},
+    connection::{Connection, Ear, Patience, Then},
 };
 use crate::agent::desk::Agent;
 
@@ -33,6 +33,10 @@ use crate::agent::desk::Agent;
 const MOST_THREADS: usize = 16;
 /// How many callers a thread takes on at once: few, as they wait for one another.
 const AT_ONCE: usize = 4;
+/// How long a thread stays with whom it has answered, while others are free: to be told of the next
+/// request by the system takes longer than to listen for it. Sockets count it in ticks of the
+/// kernel's clock, so it may be some milliseconds.
+pub(super) const LINGER: Duration = Duration::from_millis(1);
 /// A caller is announced once, to one thread, and again when that has put it back.
 const SPEAKS: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
 /// Stands for the bell at the end.
@@ -41,6 +45,7 @@ const CLOSING: EventData = EventData::new_u64(u64::MAX);
 /// Everybody's places.
 pub(super) struct Seats {
     epoll: OwnedFd,
+    threads: usize,
     seats: Vec<Mutex<Option<Box<Connection>>>>,
     free: Mutex<Vec<usize>>,
     closed: AtomicBool,
@@ -55,8 +60,10 @@ impl Seats {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let gong = UnixStream::pair()?;
         epoll::add(&epoll, &gong.0, CLOSING, EventFlags::IN)?;
+        let processors = thread::available_parallelism().map_or(1, usize::from);
         Ok(Arc::new(Self {
             epoll,
+            threads: processors.clamp(2, MOST_THREADS),
             seats: (0..most).map(|_| Mutex::default()).collect(),
             free: Mutex::new((0..most).rev().collect()),
             closed: AtomicBool::new(false),
@@ -67,8 +74,7 @@ impl Seats {
 
     /// Starts the threads.
     pub(super) fn staff(self: &Arc<Self>, agent: &Arc<Agent>) -> io::Result<()> {
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..processors.clamp(2, MOST_THREADS) {
+        for _ in 0..self.threads {
             let (seats, agent) = (Arc::clone(self), Arc::clone(agent));
             let work = move || seats.work(&agent);
             thread::Builder::new()
@@ -138,7 +144,8 @@ impl Seats {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => thread::sleep(BREATH),
             }
-            for event in speaking.drain(..) {
+            let mut speaking = speaking.drain(..);
+            while let Some(event) = speaking.next() {
                 let seat = usize::try_from(event.data.u64()).ok();
                 let Some((at, seat)) = seat.and_then(|at| Some((at, self.seats.get(at)?))) else {
                     continue;
@@ -146,15 +153,24 @@ impl Seats {
                 // Nobody is there any more when it was sent away meanwhile.
                 let here = lock(seat).take();
                 if let Some(here) = here {
-                    self.attend(at, here, agent);
+                    self.attend(at, here, agent, speaking.len() == 0);
                 }
             }
         }
     }
 
-    /// Attends to a caller, here or on a thread of its own.
-    fn attend(self: &Arc<Self>, at: usize, mut here: Box<Connection>, agent: &Arc<Agent>) {
-        let then = attend(&mut here, agent, Patience::None);
+    /// Attends to a caller, here or on a thread of its own. It may be the last one of those who spoke.
+    fn attend(
+        self: &Arc<Self>,
+        at: usize,
+        mut here: Box<Connection>,
+        agent: &Arc<Agent>,
+        last: bool,
+    ) {
+        let mut then = attend(&mut here, agent, Patience::None, Ear::Now);
+        while then == Then::Stay && last && self.can_linger() {
+            then = attend(&mut here, agent, Patience::None, Ear::Open);
+        }
         if then != Then::Wait {
             self.settle(at, here, then);
             return;
@@ -165,7 +181,7 @@ impl Seats {
         let given = Arc::clone(&guest);
         let wait = move || {
             if let Some(mut here) = lock(&given).take() {
-                let then = attend(&mut here, &theirs, Patience::Much);
+                let then = attend(&mut here, &theirs, Patience::Much, Ear::Now);
                 seats.settle(at, here, then);
             }
         };
@@ -176,15 +192,22 @@ impl Seats {
         {
             let here = lock(&guest).take();
             if let Some(mut here) = here {
-                let then = attend(&mut here, agent, Patience::Much);
+                let then = attend(&mut here, agent, Patience::Much, Ear::Now);
                 self.settle(at, here, then);
             }
         }
     }
 
+    /// Tells whether a thread is left for whoever comes while this one stays with a caller.
+    fn can_linger(&self) -> bool {
+        let taken = self.seats.len().saturating_sub(lock(&self.free).len());
+        taken < self.threads && !self.closed.load(Ordering::SeqCst)
+    }
+
     /// Puts a caller back, or its place.
     fn settle(&self, at: usize, here: Box<Connection>, then: Then) {
-        let stays = then == Then::Stay && !self.closed.load(Ordering::SeqCst);
+        let stays =
+            matches!(then, Then::Stay | Then::Silent) && !self.closed.load(Ordering::SeqCst);
         if let Some(seat) = self.seats.get(at).filter(|_| stays) {
             let mut seat = lock(seat);
             let here = seat.insert(here);
@@ -205,8 +228,8 @@ impl Seats {
 }
 
 /// A defect costs the caller that comes upon it its connection, and nobody else theirs.
-fn attend(here: &mut Connection, agent: &Agent, patience: Patience) -> Then {
-    let attended = catch_unwind(AssertUnwindSafe(|| here.attend(agent, patience)));
+fn attend(here: &mut Connection, agent: &Agent, patience: Patience, ear: Ear) -> Then {
+    let attended = catch_unwind(AssertUnwindSafe(|| here.attend(agent, patience, ear)));
     attended.unwrap_or(Then::Leave)
 }
 
