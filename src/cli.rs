@@ -36,6 +36,7 @@ mod second_factor;
 mod serve;
 mod signers;
 mod signing;
+mod stamper;
 mod terminal;
 
 use args::{Cli, Command, Sign};

@@ -3,10 +3,11 @@
 use super::{
     args::Doctor,
     connect::{Connection, Office},
-    context::{Context, SystemStamper},
+    context::Context,
     failure::Failure,
     health::Findings,
     manage, remote,
+    stamper::SystemStamper,
 };
 use crate::{
     Error,

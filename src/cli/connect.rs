@@ -6,12 +6,13 @@ use tokio::runtime::Runtime;
 
 use super::{
     args::{AdminArgs, PassphraseArgs},
-    context::{Context, SystemStamper},
+    context::Context,
     failure::Failure,
     inputs::{self, Source},
     memory,
     second_factor::Codes,
     signers,
+    stamper::SystemStamper,
 };
 use crate::{
     exchange::{ClientId, Endpoint, Exchange, Https, Network},

@@ -17,8 +17,7 @@ use super::{
 };
 use crate::{
     exchange::{Endpoint, Network, Session},
-    key::{KeyName, Nonce, Stamp, Timestamp},
-    signer::{self, Stamper},
+    key::KeyName,
     store::{self, Moment, Store, Trust},
 };
 
@@ -269,19 +268,4 @@ pub(super) fn rng() -> UnwrapErr<SysRng> {
 /// Now, for records.
 pub(super) fn now() -> Moment {
     Moment(SystemTime::now())
-}
-
-/// Moments from this machine's clock, nonces from its generator.
-#[derive(Debug)]
-pub(super) struct SystemStamper;
-
-impl Stamper for SystemStamper {
-    fn stamp(&self) -> Result<Stamp, signer::Error> {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let millis = since.ok().and_then(|t| u64::try_from(t.as_millis()).ok());
-        Ok(Stamp {
-            timestamp: Timestamp(millis.ok_or(signer::Error::Clock)?),
-            nonce: Nonce::random(&mut rng()),
-        })
-    }
 }

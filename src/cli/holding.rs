@@ -16,10 +16,11 @@ use super::{
     books::Books,
     clients,
     connect::{Connection, runtime},
-    context::{Context, SystemStamper, rng},
+    context::{Context, rng},
     failure::Failure,
     memory, signers,
     signing::registered,
+    stamper::SystemStamper,
     terminal,
 };
 use crate::{

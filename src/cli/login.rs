@@ -9,10 +9,11 @@ use super::{
     args::{Auth, Token, TokenFormat},
     clients::Remote,
     connect::{Connection, runtime},
-    context::{Context, SystemStamper},
+    context::Context,
     failure::Failure,
     report, signers,
     signing::registered,
+    stamper::SystemStamper,
 };
 use crate::{
     exchange::{LoginScope, Scope, Session, SessionName},

@@ -1,9 +1,6 @@
 //! What kind of memory keys are held in: tried, said, and insisted upon.
 
-use super::{
-    context::{Context, SystemStamper},
-    failure::Failure,
-};
+use super::{context::Context, failure::Failure, stamper::SystemStamper};
 use crate::{key::PrivateKey, secret::Residence, signer::LocalSigner};
 
 const CURE: &str = "raise the limit on locked memory, of which keys take 64 KiB or more: \

@@ -4,9 +4,10 @@ use std::{env, path::PathBuf};
 
 use super::{
     args::{PassphraseArgs, SignerArgs},
-    context::{Context, SystemStamper, now},
+    context::{Context, now},
     failure::Failure,
     memory,
+    stamper::SystemStamper,
 };
 use crate::{
     exchange::Network,

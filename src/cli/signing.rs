@@ -7,9 +7,10 @@ use serde_json::json;
 use super::{
     args::{AgentUse, MomentArgs, PassphraseArgs, SignAuth, SignRequest, SignerArgs},
     clients::Remote,
-    context::{Context, SystemStamper},
+    context::Context,
     failure::Failure,
     report, signers,
+    stamper::SystemStamper,
 };
 use crate::{
     exchange::{self, ClientId, Login, LoginScope, Scope},

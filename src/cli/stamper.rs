@@ -1,0 +1,64 @@
+//! When a signature is made, and its nonce.
+
+use std::{
+    convert::Infallible,
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use rand_core::{Rng, TryCryptoRng, TryRng, utils};
+
+use super::context::rng;
+use crate::{
+    key::{Nonce, Stamp, Timestamp},
+    signer::{self, Stamper},
+};
+
+/// Moments from this machine's clock, nonces from its generator.
+#[derive(Debug)]
+pub(super) struct SystemStamper;
+
+impl Stamper for SystemStamper {
+    fn stamp(&self) -> Result<Stamp, signer::Error> {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let millis = since.ok().and_then(|t| u64::try_from(t.as_millis()).ok());
+        let mut ahead = AHEAD.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Stamp {
+            timestamp: Timestamp(millis.ok_or(signer::Error::Clock)?),
+            nonce: Nonce::random(&mut *ahead),
+        })
+    }
+}
+
+static AHEAD: Mutex<Ahead> = Mutex::new(Ahead(Vec::new()));
+
+/// The system's generator, asked for sixteen nonces at once: asking takes a tenth of the time of an
+/// Ed25519 signature. It is for what is sent in the clear, and not for secrets.
+#[derive(Debug)]
+struct Ahead(Vec<u8>);
+
+impl TryRng for Ahead {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        utils::next_word_via_fill(self)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        utils::next_word_via_fill(self)
+    }
+
+    fn try_fill_bytes(&mut self, room: &mut [u8]) -> Result<(), Infallible> {
+        if self.0.len() < room.len() {
+            self.0.resize(room.len().max(512), 0);
+            rng().fill_bytes(&mut self.0);
+        }
+        let left = self.0.len() - room.len();
+        for (byte, drawn) in room.iter_mut().zip(self.0.drain(left..)) {
+            *byte = drawn;
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Ahead {}
