@@ -35,9 +35,9 @@ const BATCH: usize = 1024;
 /// How many refusals of one kind are written one by one in each second.
 const EACH_SECOND: u64 = 5;
 const SECOND: Duration = Duration::from_secs(1);
-/// How long lines are let gather: waking this thread for each would cost its caller a signature's
-/// time.
-const GATHER: Duration = Duration::from_millis(2);
+/// How long lines are let gather: waking this thread for each, or the disk for a few, would cost
+/// their callers more than their signatures.
+const GATHER: Duration = Duration::from_millis(10);
 
 enum Message {
     Decided(Decision, SystemTime),

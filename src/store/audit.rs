@@ -18,6 +18,8 @@ use crate::key::{Fingerprint, KeyName, hex};
 
 /// The longest line that is written or looked for.
 const LONGEST_LINE: u64 = 16 * 1024;
+/// Room to begin with.
+const TYPICAL_LINE: usize = 320;
 /// What the first line is chained to.
 const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -26,8 +28,8 @@ const GENESIS: &str = "000000000000000000000000000000000000000000000000000000000
 pub struct Entry<'a> {
     /// When.
     pub at: Moment,
-    /// Who: the real user id.
-    pub uid: u32,
+    /// Who: the real user id; the log puts it in.
+    uid: u32,
     /// What, by the name of the command.
     pub action: &'a str,
     /// Which key.
@@ -47,7 +49,7 @@ impl<'a> Entry<'a> {
     pub fn new(at: Moment, action: &'a str, outcome: &'a str) -> Self {
         Self {
             at,
-            uid: getuid().as_raw(),
+            uid: 0,
             action,
             key: None,
             fingerprint: None,
@@ -148,7 +150,9 @@ impl Store {
         let mut prev = last
             .as_ref()
             .map_or_else(|| GENESIS.into(), |line| digest(line.trim_end_newline()));
-        let mut lines = Vec::new();
+        let uid = getuid().as_raw();
+        let entries = entries.into_iter();
+        let mut lines = Vec::with_capacity(entries.size_hint().0 * TYPICAL_LINE);
         // A line torn by a power cut is closed, so that the next one stands by itself.
         if last.is_some_and(|line| !line.ends_with(b"\n")) {
             lines.push(b'\n');
@@ -156,6 +160,7 @@ impl Store {
         for entry in entries {
             let begins = lines.len();
             let line = Entry {
+                uid,
                 prev: &prev,
                 ..entry
             };
@@ -183,9 +188,11 @@ impl Line for Vec<u8> {
 }
 
 fn digest(line: &[u8]) -> String {
-    let mut text = String::with_capacity(GENESIS.len());
-    text.extend(Sha256::digest(line).into_iter().flat_map(hex));
-    text
+    let mut text = [0; GENESIS.len()];
+    for (digits, byte) in text.chunks_exact_mut(2).zip(Sha256::digest(line)) {
+        digits.copy_from_slice(&hex(byte));
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Returns the last line with its line break, if it has one.
