@@ -17,10 +17,11 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     backtrace::Backtrace,
+    cell::Cell,
     fs, future,
     path::{Path, PathBuf},
     sync::{
-        Mutex, RwLock, RwLockReadGuard,
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -50,8 +51,16 @@ static PROBE: Probe = Probe;
 static ARMED: AtomicBool = AtomicBool::new(false);
 static SOUGHT: RwLock<Sought> = RwLock::new(Sought::nothing());
 static FOUND: Mutex<Vec<String>> = Mutex::new(Vec::new());
-/// One search at a time.
+thread_local! {
+    /// Whether this thread is looking, and so gives back memory of its own.
+    static LOOKING: Cell<bool> = const { Cell::new(false) };
+}
+/// One test at a time: what another prepares would be found too.
 static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 struct Sought {
     needles: Vec<(String, Vec<u8>)>,
@@ -87,18 +96,25 @@ impl Sought {
 
 impl Probe {
     fn look(&self, block: *mut u8, size: usize) {
-        if !ARMED.load(Ordering::SeqCst) {
-            return;
+        // A thread that waits for itself waits for ever; one that ends looks no more.
+        let first = LOOKING.try_with(|looking| !looking.replace(true));
+        if first == Ok(true) {
+            if ARMED.load(Ordering::SeqCst) {
+                self.look_closely(block, size);
+            }
+            let _ = LOOKING.try_with(|looking| looking.set(false));
         }
+    }
+
+    fn look_closely(&self, block: *mut u8, size: usize) {
         // SAFETY: the caller gives back a block of this size, which is still allocated. Bytes of
         // it that nobody wrote to are looked at as they are, and decide nothing but a test.
         let bytes = unsafe { std::slice::from_raw_parts(block, size) };
         let sought: RwLockReadGuard<'_, Sought> = SOUGHT.read().unwrap();
-        let Some(name) = sought.in_block(bytes) else {
+        let Some(name) = sought.in_block(bytes).map(str::to_owned) else {
             return;
         };
-        // From here on memory is allocated and freed again, which is not looked at.
-        ARMED.store(false, Ordering::SeqCst);
+        drop(sought);
         let trace = Backtrace::force_capture().to_string();
         let ours = trace.lines().filter(|line| {
             [
@@ -120,7 +136,6 @@ impl Probe {
             ours.join("\n")
         );
         FOUND.lock().unwrap().push(hit);
-        ARMED.store(true, Ordering::SeqCst);
     }
 }
 
@@ -199,9 +214,7 @@ impl Secrets {
 
     /// Runs something and returns the secrets in the blocks that it gave back.
     fn in_what_is_freed_by<T>(self, work: impl FnOnce() -> T) -> Vec<String> {
-        let _turn = TURN
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        assert!(TURN.try_lock().is_err(), "a test begins with `turn()`");
         let mut begins = vec![false; 1 << 16];
         for (_, needle) in &self.0 {
             begins[usize::from(u16::from_ne_bytes([needle[0], needle[1]]))] = true;
@@ -347,6 +360,7 @@ impl SecondFactor for Seeded {
 
 #[test]
 fn a_plain_string_is_caught_and_a_wiped_one_is_not() {
+    let _turn = turn();
     let found = canary().in_what_is_freed_by(|| CANARY.to_owned());
     assert_eq!(found.len(), 1, "{found:?}");
     let found = canary().in_what_is_freed_by(|| {
@@ -364,6 +378,7 @@ fn a_plain_string_is_caught_and_a_wiped_one_is_not() {
 
 #[test]
 fn secret_types_wipe_what_they_held() {
+    let _turn = turn();
     canary().do_not_leave("Passphrase", || Passphrase::new(CANARY.to_owned()));
     canary().do_not_leave("a token with room", || {
         let mut text = String::with_capacity(1000);
@@ -381,6 +396,7 @@ fn secret_types_wipe_what_they_held() {
 
 #[test]
 fn sealing_and_opening_leave_nothing() {
+    let _turn = turn();
     for algorithm in [Algorithm::Ed25519, Algorithm::Rsa2048, Algorithm::Rsa4096] {
         let key = PrivateKey::generate(algorithm, &mut rng()).unwrap();
         let plain = key.to_plain_pem().unwrap();
@@ -410,6 +426,7 @@ fn sealing_and_opening_leave_nothing() {
 
 #[test]
 fn signing_leaves_nothing() {
+    let _turn = turn();
     for algorithm in [Algorithm::Ed25519, Algorithm::Rsa2048, Algorithm::Rsa4096] {
         let key = PrivateKey::generate(algorithm, &mut rng()).unwrap();
         let secrets = Secrets::default().with_key(&key.to_plain_pem().unwrap());
@@ -421,6 +438,7 @@ fn signing_leaves_nothing() {
 
 #[test]
 fn importing_any_format_leaves_nothing() {
+    let _turn = turn();
     let index: Value = serde_json::from_slice(&fs::read(data("index.json")).unwrap()).unwrap();
     let all = index
         .as_array()
@@ -453,6 +471,7 @@ fn importing_any_format_leaves_nothing() {
 
 #[test]
 fn damaged_keys_leave_nothing() {
+    let _turn = turn();
     for file in [
         "keys/ed25519.openssl.pem",
         "keys/rsa2048.openssl.pem",
@@ -479,6 +498,7 @@ fn damaged_keys_leave_nothing() {
 
 #[test]
 fn logins_leave_nothing() {
+    let _turn = turn();
     let id: ClientId = "abc".parse().unwrap();
     let scope = LoginScope::default();
     canary().do_not_leave("signing with a secret", || {
@@ -504,6 +524,7 @@ fn logins_leave_nothing() {
 
 #[test]
 fn answers_with_tokens_leave_nothing() {
+    let _turn = turn();
     let id: ClientId = "abc".parse().unwrap();
     let good = json!({"result": {"access_token": CANARY, "refresh_token": CANARY, "expires_in": 9, "scope": "account:read_write"}});
     // Where JSON is escaped, or a string stands for a number, serde_json copies it; not here.
@@ -531,6 +552,7 @@ fn answers_with_tokens_leave_nothing() {
 
 #[test]
 fn private_calls_with_a_second_factor_leave_nothing() {
+    let _turn = turn();
     let id: ClientId = "abc".parse().unwrap();
     let totp = || Totp::new(&TotpSeed::new(SEED.to_owned())).unwrap();
     let seed = totp_bytes(SEED);
@@ -578,6 +600,7 @@ fn totp_bytes(base32: &str) -> Vec<u8> {
 
 #[test]
 fn seeds_leave_nothing() {
+    let _turn = turn();
     let mixed = "krug kidr-OVUW G2ZA mjzg 653o ebtg 66ba";
     let secrets = || {
         Secrets::default()
@@ -597,6 +620,7 @@ fn seeds_leave_nothing() {
 
 #[test]
 fn a_bearer_of_a_token_leaves_nothing() {
+    let _turn = turn();
     let exchange = exchange(&[json!({"result": []})]);
     canary().do_not_leave("a call", || {
         let token = AccessToken::new(CANARY.to_owned());
@@ -612,6 +636,7 @@ fn a_bearer_of_a_token_leaves_nothing() {
 
 #[test]
 fn the_keystore_leaves_nothing() {
+    let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("store")).unwrap();
     let name: derikey::key::KeyName = "k".parse().unwrap();
