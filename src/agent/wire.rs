@@ -1,10 +1,11 @@
 //! The lines that go over the socket: requests in, answers out. `docs/agent-protocol.md`.
 
-use std::io;
+use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
 use super::Denial;
+use crate::signer::Signed;
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
@@ -198,24 +199,10 @@ struct Refused<'a> {
     error: &'a Denial,
 }
 
-/// The complete request for `public/auth`, as the exchange takes it.
-#[derive(Serialize)]
-pub(super) struct AuthRequest<'a> {
-    pub(super) jsonrpc: &'static str,
-    pub(super) id: u32,
-    pub(super) method: &'static str,
-    pub(super) params: AuthParams<'a>,
-}
-
-#[derive(Serialize)]
-pub(super) struct AuthParams<'a> {
-    pub(super) grant_type: &'static str,
+/// What makes a login.
+pub(super) struct Login<'a> {
     pub(super) client_id: &'a str,
-    pub(super) timestamp: u64,
-    pub(super) nonce: &'a str,
-    pub(super) signature: Text<&'a crate::key::Signature>,
-    pub(super) data: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) signed: &'a Signed,
     pub(super) scope: Option<&'a str>,
 }
 
@@ -249,24 +236,44 @@ pub(super) fn write_refused(out: &mut Vec<u8>, error: &Denial) {
     let _ = write(out, &Refused { ok: false, error });
 }
 
-/// A buffer that grows leaves its old self behind, and there may be a token in it.
-fn write(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
-    struct Bounded<'a>(&'a mut Vec<u8>);
-    impl io::Write for Bounded<'_> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            if bytes.len() >= self.0.capacity().saturating_sub(self.0.len()) {
-                return Err(io::ErrorKind::FileTooLarge.into());
-            }
-            self.0.extend_from_slice(bytes);
-            Ok(bytes.len())
+/// Writes the answer to `auth`: the complete request for `public/auth`, as the exchange takes it.
+///
+/// Word for word, as it is what bots wait for: the serializer's way around the same text takes a
+/// twentieth of the time of an Ed25519 signature. A test holds one against the other.
+pub(super) fn write_login(out: &mut Vec<u8>, login: &Login<'_>) -> Result<(), Denial> {
+    let Login {
+        client_id,
+        signed,
+        scope,
+    } = login;
+    write_with(out, |mut out| {
+        out.write_all(
+            br#"{"ok":true,"result":{"jsonrpc":"2.0","id":1,"method":"public/auth","params":{"grant_type":"client_signature","client_id":"#,
+        )?;
+        serde_json::to_writer(&mut out, client_id)?;
+        write!(out, r#","timestamp":{},"nonce":"#, signed.stamp.timestamp)?;
+        serde_json::to_writer(&mut out, signed.stamp.nonce.as_str())?;
+        write!(out, r#","signature":"{}","data":"""#, signed.signature)?;
+        if let Some(scope) = scope {
+            out.write_all(br#","scope":"#)?;
+            serde_json::to_writer(&mut out, scope)?;
         }
+        out.write_all(b"}}}")
+    })
+    .map_err(|_| Denial::new(Code::Internal, "the answer is too long"))
+}
 
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+fn write(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
+    write_with(out, |out| Ok(serde_json::to_writer(out, value)?))
+}
+
+/// Writes a line, whole or not at all.
+fn write_with(
+    out: &mut Vec<u8>,
+    text: impl FnOnce(Bounded<'_>) -> io::Result<()>,
+) -> io::Result<()> {
     out.clear();
-    let written = serde_json::to_writer(Bounded(out), value);
+    let written = text(Bounded(out));
     if written.is_err() {
         out.clear();
     }
@@ -275,10 +282,75 @@ fn write(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
     Ok(())
 }
 
+/// A buffer that does not grow: that would leave its old self behind, and there may be a token in it.
+struct Bounded<'a>(&'a mut Vec<u8>);
+
+impl Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() >= self.0.capacity().saturating_sub(self.0.len()) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write(bytes).map(drop)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
+    use crate::key::{Signature, Stamp, Timestamp};
+
+    proptest! {
+        /// The text is that of a serializer, whatever is in it.
+        #[test]
+        fn a_login_is_written_as_a_serializer_writes_it(
+            client_id: String,
+            timestamp: u64,
+            nonce in "[!#-&(-+\\--~]{1,64}",
+            bytes in prop::collection::vec(any::<u8>(), 64),
+            scope: Option<String>,
+        ) {
+            let signature = BASE64_URL_SAFE_NO_PAD.encode(bytes);
+            let signed = Signed {
+                stamp: Stamp { timestamp: Timestamp(timestamp), nonce: nonce.parse().unwrap() },
+                signature: signature.parse::<Signature>().unwrap(),
+            };
+            let mut out = Vec::with_capacity(16 * 1024);
+            let login = Login { client_id: &client_id, signed: &signed, scope: scope.as_deref() };
+            prop_assert!(write_login(&mut out, &login).is_ok());
+            let mut params = json!({
+                "grant_type": "client_signature", "client_id": client_id,
+                "timestamp": timestamp, "nonce": nonce, "signature": signature, "data": "",
+            });
+            if let Some(scope) = scope {
+                params.as_object_mut().unwrap().insert("scope".into(), scope.into());
+            }
+            let request = json!({"jsonrpc": "2.0", "id": 1, "method": "public/auth", "params": params});
+            let expected = json!({"ok": true, "result": request});
+            prop_assert_eq!(String::from_utf8(out).unwrap(), format!("{expected}\n"));
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_too_long_is_not_begun() {
+        let mut out = Vec::with_capacity(64);
+        assert!(write_done(&mut out, "x".repeat(64)).is_err());
+        assert!(out.is_empty());
+        assert!(out.capacity() < 128);
+    }
 
     #[test]
     fn requests_are_read() {

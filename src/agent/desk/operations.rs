@@ -15,7 +15,7 @@ use crate::{
         clock::uptime,
         policy::{Operation, RestMethod},
         rest,
-        wire::{self, AuthParams, AuthRequest, Code, Text, VERSION},
+        wire::{self, Code, Login, Text, VERSION},
     },
     key::Purpose,
     signer::{Signed, Signer},
@@ -47,23 +47,12 @@ impl Agent {
                 data: String::new(),
             },
         )?;
-        wire::write_done(
-            out,
-            AuthRequest {
-                jsonrpc: "2.0",
-                id: 1,
-                method: "public/auth",
-                params: AuthParams {
-                    grant_type: "client_signature",
-                    client_id: &identity.client_id,
-                    timestamp: signed.stamp.timestamp.0,
-                    nonce: signed.stamp.nonce.as_str(),
-                    signature: Text(&signed.signature),
-                    data: "",
-                    scope: scope.as_deref(),
-                },
-            },
-        )
+        let login = Login {
+            client_id: &identity.client_id,
+            signed: &signed,
+            scope: scope.as_deref(),
+        };
+        wire::write_login(out, &login)
     }
 
     pub(super) fn rest(
