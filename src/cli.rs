@@ -1,8 +1,8 @@
 //! The command line: the only room with a terminal, a clock and an environment.
 
-use std::process::ExitCode;
+use std::{mem::ManuallyDrop, process::ExitCode};
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 mod answer;
@@ -53,8 +53,17 @@ pub fn run() -> ExitCode {
     defect::contain(program)
 }
 
+/// Reads what was typed.
+fn typed() -> Result<Cli, clap::Error> {
+    // To take forty commands' descriptions apart takes a tenth of a signature's whole process.
+    let mut command = ManuallyDrop::new(Cli::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    let mut matches = matches.map_err(|error| error.format(&mut command))?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
 fn program() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match typed() {
         Ok(cli) => cli,
         Err(error) => return mistyped(&error),
     };

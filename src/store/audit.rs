@@ -189,8 +189,8 @@ impl Line for Vec<u8> {
 
 fn digest(line: &[u8]) -> String {
     let mut text = [0; GENESIS.len()];
-    for (digits, byte) in text.chunks_exact_mut(2).zip(Sha256::digest(line)) {
-        digits.copy_from_slice(&hex(byte));
+    for (digits, byte) in text.chunks_exact_mut(2).zip(&Sha256::digest(line)) {
+        digits.copy_from_slice(&hex(*byte));
     }
     String::from_utf8_lossy(&text).into_owned()
 }
