@@ -28,16 +28,14 @@ use crate::{
     store::{Entry, Moment},
 };
 
-/// How many decisions can be on their way.
+/// How many decisions can be on their way, and go into the log in one piece.
 const WAITING: usize = 4096;
-/// How many go into the log in one piece.
-const BATCH: usize = 1024;
 /// How many refusals of one kind are written one by one in each second.
 const EACH_SECOND: u64 = 5;
 const SECOND: Duration = Duration::from_secs(1);
 /// How long lines are let gather: waking this thread for each, or the disk for a few, would cost
 /// their callers more than their signatures.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(20);
 
 enum Message {
     Decided(Decision, SystemTime),
@@ -153,7 +151,7 @@ impl Clerk {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            while lines.len() < BATCH {
+            while lines.len() < WAITING {
                 match receiver.try_recv() {
                     Ok(message) => self.take(message, &mut lines, &mut asked),
                     Err(_) => break,

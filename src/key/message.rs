@@ -157,19 +157,20 @@ impl Nonce {
     /// Draws 24 characters from `[a-z0-9]`, each equally likely.
     pub fn random(rng: &mut impl CryptoRng) -> Self {
         const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-        let mut text = String::with_capacity(Self::LENGTH);
-        while text.len() < Self::LENGTH {
+        let mut text = [0; Self::LENGTH];
+        let mut room = text.iter_mut().peekable();
+        while room.peek().is_some() {
             let mut bytes = [0; 32];
             rng.fill_bytes(&mut bytes);
             // 252 is the largest multiple of 36 in a byte; the four values above it would
             // favour the first four characters.
             let fair = bytes.iter().filter(|&&byte| byte < 252);
             let characters = fair.filter_map(|byte| ALPHABET.get(usize::from(byte % 36)));
-            for character in characters.take(Self::LENGTH - text.len()) {
-                text.push(char::from(*character));
+            for (character, place) in characters.zip(&mut room) {
+                *place = *character;
             }
         }
-        Self(text)
+        Self(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Returns the nonce as text.

@@ -482,6 +482,55 @@ fn there_are_sixty_four_callers_at_most() {
     }
 }
 
+/// Few callers and many are told of in different ways; none may be forgotten in either, or between.
+#[test]
+fn no_request_of_a_crowd_is_forgotten() {
+    let stage = Stage::new();
+    let agent = stage.start();
+    let line = format!("{}\n", auth());
+    for callers in [1, 2, 3, 12, 2, 12, 1] {
+        thread::scope(|scope| {
+            for _ in 0..callers {
+                scope.spawn(|| {
+                    let mut caller = agent.connect();
+                    for round in 0..40 {
+                        // One to five at once, the last one in two pieces.
+                        let text = line.repeat(round % 5 + 1);
+                        let (most, rest) = text.split_at(text.len() - round % 20);
+                        caller.send(most.as_bytes());
+                        caller.send(rest.as_bytes());
+                        for _ in 0..=round % 5 {
+                            result(&caller.hear().expect("an answer"));
+                        }
+                    }
+                });
+            }
+            // More at once than there is room for.
+            let mut caller = agent.connect();
+            let mut sender = caller.0.get_ref().try_clone().unwrap();
+            let flood = "{\"op\":\"status\"}\n".repeat(9000);
+            scope.spawn(move || sender.write_all(flood.as_bytes()).unwrap());
+            for _ in 0..9000 {
+                result(&caller.hear().expect("an answer"));
+            }
+        });
+    }
+    // All of it is there before the first of it is read, and nothing comes after.
+    let mut crowd: Vec<Caller> = (0..5).map(|_| agent.connect()).collect();
+    for _ in 0..3 {
+        crowd.iter_mut().for_each(|caller| {
+            result(&caller.ask(&auth().to_string()));
+        });
+    }
+    agent.signal("STOP");
+    let long = format!("{{\"op\":\"status\"{:1000}}}\n", "");
+    crowd[0].send(long.repeat(100).as_bytes());
+    agent.signal("CONT");
+    for _ in 0..100 {
+        result(&crowd[0].hear().expect("an answer"));
+    }
+}
+
 #[test]
 fn a_thousand_half_requests_do_no_harm() {
     let stage = Stage::new();

@@ -40,6 +40,8 @@ pub(super) struct Connection {
     /// When the line under way began, or the last one ended.
     since: Instant,
     spoken: bool,
+    /// Whether the last reading filled the buffer.
+    crammed: bool,
     /// What follows the answer that is being written, if no other line does.
     last: Option<Then>,
 }
@@ -91,6 +93,7 @@ impl Connection {
             began: now,
             since: now,
             spoken: false,
+            crammed: false,
             last: None,
         }
     }
@@ -127,6 +130,11 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Tells whether the last reading took all there was room for.
+    pub(super) const fn may_have_said_more(&self) -> bool {
+        self.crammed
     }
 
     /// Finds out whether a silent caller has to go, and says so to one in the middle of a line.
@@ -194,6 +202,7 @@ impl Connection {
             self.part(agent, &denial);
             return Then::Stay;
         }
+        let most = room.len();
         let how = match ear {
             Ear::Now => RecvFlags::DONTWAIT,
             Ear::Open => RecvFlags::empty(),
@@ -201,6 +210,7 @@ impl Connection {
         match recv(&self.stream, room, how) {
             Ok((0, _)) => Then::Leave,
             Ok((n, _)) => {
+                self.crammed = n == most;
                 if self.filled == 0 {
                     self.since = Instant::now();
                 }

@@ -38,7 +38,10 @@ const AT_ONCE: usize = 4;
 /// kernel's clock, so it may be some milliseconds.
 pub(super) const LINGER: Duration = Duration::from_millis(1);
 /// A caller is announced once, to one thread, and again when that has put it back.
-const SPEAKS: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
+const ONCE: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
+/// A caller is announced each time it says more: that saves a call for each answer, and wakes a thread
+/// for nothing where one is free and the caller quick.
+const EACH_TIME: EventFlags = EventFlags::IN.union(EventFlags::ET);
 /// Stands for the bell at the end.
 const CLOSING: EventData = EventData::new_u64(u64::MAX);
 
@@ -46,13 +49,24 @@ const CLOSING: EventData = EventData::new_u64(u64::MAX);
 pub(super) struct Seats {
     epoll: OwnedFd,
     threads: usize,
-    seats: Vec<Mutex<Option<Box<Connection>>>>,
+    seats: Vec<Mutex<Seat>>,
     free: Mutex<Vec<usize>>,
     closed: AtomicBool,
     /// Written to when somebody asks for the agent's end.
     bell: UnixStream,
     /// Readable from the end on, to whoever waits then.
     gong: (UnixStream, UnixStream),
+}
+
+/// One place.
+#[derive(Default)]
+struct Seat {
+    /// Nobody, while the caller is attended to.
+    here: Option<Box<Connection>>,
+    /// Whether it is announced each time it says more, rather than once.
+    each_time: bool,
+    /// Whether it said more while it was attended to.
+    again: bool,
 }
 
 impl Seats {
@@ -93,10 +107,11 @@ impl Seats {
             return Err(connection);
         };
         let mut seat = lock(seat);
-        let here = seat.insert(connection);
-        if epoll::add(&self.epoll, here.stream(), name(at), SPEAKS).is_err() {
+        *seat = Seat::default();
+        let here = seat.here.insert(connection);
+        if epoll::add(&self.epoll, here.stream(), name(at), ONCE).is_err() {
             // The system has no memory for it.
-            *seat = None;
+            seat.here = None;
             drop(seat);
             lock(&self.free).push(at);
         }
@@ -109,7 +124,7 @@ impl Seats {
             let Ok(mut seat) = seat.try_lock() else {
                 continue;
             };
-            if let Some(late) = seat.take_if(|here| here.is_overdue(agent)) {
+            if let Some(late) = seat.here.take_if(|here| here.is_overdue(agent)) {
                 let _ = late.stream().shutdown(Shutdown::Both);
                 drop(late);
                 drop(seat);
@@ -125,7 +140,7 @@ impl Seats {
         let leaving = Instant::now();
         loop {
             for (at, seat) in self.seats.iter().enumerate() {
-                if lock(seat).take().is_some() {
+                if lock(seat).here.take().is_some() {
                     lock(&self.free).push(at);
                 }
             }
@@ -139,7 +154,7 @@ impl Seats {
 
     fn work(self: Arc<Self>, agent: &Arc<Agent>) {
         let mut speaking = Vec::with_capacity(AT_ONCE);
-        while !self.closed.load(Ordering::SeqCst) {
+        while !self.closed() {
             match epoll::wait(&self.epoll, spare_capacity(&mut speaking), None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => thread::sleep(BREATH),
@@ -150,25 +165,30 @@ impl Seats {
                 let Some((at, seat)) = seat.and_then(|at| Some((at, self.seats.get(at)?))) else {
                     continue;
                 };
-                // Nobody is there any more when it was sent away meanwhile.
-                let here = lock(seat).take();
-                if let Some(here) = here {
-                    self.attend(at, here, agent, speaking.len() == 0);
-                }
+                let mut seat = lock(seat);
+                let Some(here) = seat.here.take() else {
+                    // Somebody is attending to it, or it was sent away meanwhile.
+                    seat.again = true;
+                    continue;
+                };
+                let linger = speaking.len() == 0 && !seat.each_time;
+                drop(seat);
+                self.attend(at, here, agent, linger);
             }
         }
     }
 
-    /// Attends to a caller, here or on a thread of its own. It may be the last one of those who spoke.
+    /// Attends to a caller, here or on a thread of its own, and may linger if nobody else spoke.
     fn attend(
         self: &Arc<Self>,
         at: usize,
         mut here: Box<Connection>,
         agent: &Arc<Agent>,
-        last: bool,
+        linger: bool,
     ) {
         let mut then = attend(&mut here, agent, Patience::None, Ear::Now);
-        while then == Then::Stay && last && self.can_linger() {
+        let free = || self.seated() < self.threads && !self.closed();
+        while then == Then::Stay && linger && free() {
             then = attend(&mut here, agent, Patience::None, Ear::Open);
         }
         if then != Then::Wait {
@@ -198,23 +218,31 @@ impl Seats {
         }
     }
 
-    /// Tells whether a thread is left for whoever comes while this one stays with a caller.
-    fn can_linger(&self) -> bool {
-        let taken = self.seats.len().saturating_sub(lock(&self.free).len());
-        taken < self.threads && !self.closed.load(Ordering::SeqCst)
+    fn closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Returns how many callers there are.
+    fn seated(&self) -> usize {
+        self.seats.len().saturating_sub(lock(&self.free).len())
     }
 
     /// Puts a caller back, or its place.
     fn settle(&self, at: usize, here: Box<Connection>, then: Then) {
-        let stays =
-            matches!(then, Then::Stay | Then::Silent) && !self.closed.load(Ordering::SeqCst);
+        let stays = matches!(then, Then::Stay | Then::Silent) && !self.closed();
         if let Some(seat) = self.seats.get(at).filter(|_| stays) {
+            let each_time = self.seated() > self.threads;
             let mut seat = lock(seat);
-            let here = seat.insert(here);
-            if epoll::modify(&self.epoll, here.stream(), name(at), SPEAKS).is_ok() {
+            // What it said meanwhile is announced by asking anew.
+            let known = each_time && seat.each_time && !seat.again && !here.may_have_said_more();
+            seat.again = false;
+            seat.each_time = each_time;
+            let here = seat.here.insert(here);
+            let how = if each_time { EACH_TIME } else { ONCE };
+            if known || epoll::modify(&self.epoll, here.stream(), name(at), how).is_ok() {
                 return;
             }
-            *seat = None;
+            seat.here = None;
         } else {
             // Nobody who reads gets less than a whole answer.
             let _ = here.stream().shutdown(Shutdown::Both);
