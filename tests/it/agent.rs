@@ -619,6 +619,25 @@ fn lines_and_silences_have_their_limits() {
     assert_eq!(code(&eager.hear().unwrap()), "malformed");
 }
 
+/// Nobody else is there, so a thread may stay with it: that is no reason to let it take its time.
+#[test]
+fn a_line_that_drips_has_its_limit_too() {
+    let stage = Stage::new();
+    stage.configure("[agent]\nline = \"500ms\"\n");
+    let agent = stage.start();
+    let mut caller = agent.connect();
+    result(&caller.ask(&auth().to_string()));
+    let mut drip = caller.0.get_ref().try_clone().unwrap();
+    let begun = Instant::now();
+    thread::spawn(move || {
+        while begun.elapsed() < PATIENCE && drip.write_all(b" ").is_ok() {
+            thread::sleep(Duration::from_micros(300));
+        }
+    });
+    assert_eq!(code(&caller.hear().expect("a word of farewell")), "timeout");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
 #[test]
 fn running_out_of_descriptors_passes() {
     let stage = Stage::new();

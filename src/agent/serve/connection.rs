@@ -132,6 +132,11 @@ impl Connection {
         }
     }
 
+    /// Tells whether no line is under way.
+    pub(super) const fn is_between_lines(&self) -> bool {
+        self.filled == 0
+    }
+
     /// Tells whether the last reading took all there was room for.
     pub(super) const fn may_have_said_more(&self) -> bool {
         self.crammed

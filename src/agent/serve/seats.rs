@@ -188,7 +188,8 @@ impl Seats {
     ) {
         let mut then = attend(&mut here, agent, Patience::None, Ear::Now);
         let free = || self.seated() < self.threads && !self.closed();
-        while then == Then::Stay && linger && free() {
+        // Who is in the middle of a line goes back to its place, where the clock finds it.
+        while then == Then::Stay && linger && here.is_between_lines() && free() {
             then = attend(&mut here, agent, Patience::None, Ear::Open);
         }
         if then != Then::Wait {
