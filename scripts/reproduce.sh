@@ -12,11 +12,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Whether a program is position-independent, its relocations read-only from the start, no page of it
-# writable and executable, and its libraries only the system's.
+# writable and executable, no names of functions in it, and its libraries only the system's.
 hardened() {
-    local head segments dynamic bad=0
+    local head segments sections dynamic bad=0
     head=$(readelf -hW "$1")
     segments=$(readelf -lW "$1")
+    sections=$(readelf -SW "$1")
     dynamic=$(readelf -dW "$1")
     says() { # what, where, pattern
         if ! grep -qE -- "$3" <<<"$2"; then
@@ -36,11 +37,12 @@ hardened() {
     says "BIND_NOW (full RELRO)" "$dynamic" 'BIND_NOW|FLAGS_1.*\bNOW\b'
     says "a stack that is not executable" "$segments" '^ +GNU_STACK .* RW +0'
     never "a segment that is writable and executable" "$segments" '^ +[A-Z_]+ .* RWE +0'
+    never "a table of symbols (a tenth of the program)" "$sections" ' \.symtab '
     never "RPATH" "$dynamic" 'RPATH|RUNPATH'
     never "a relocation in code" "$dynamic" 'TEXTREL'
     never "a library beyond the system's" \
         "$(grep NEEDED <<<"$dynamic" | grep -vE '\[(libc|libm|libgcc_s)\.so\.[0-9]+\]|\[ld-linux[a-z0-9_-]*\.so\.[0-9]+\]')" .
-    [ "$bad" = 0 ] && echo "$1: PIE, full RELRO, no executable stack, no RPATH"
+    [ "$bad" = 0 ] && echo "$1: PIE, full RELRO, no executable stack, no RPATH, no symbols"
     return "$bad"
 }
 

@@ -1,7 +1,7 @@
 //! Keys, the formats they come in, and the texts they sign. Bytes in, bytes out.
 //!
 //! Ed25519 keys are made by `ed25519-dalek`, RSA keys by `aws-lc-rs`; every signature is made
-//! by `aws-lc-rs`. The `rsa` crate sees public halves only (RUSTSEC-2023-0071).
+//! by aws-lc. The `rsa` crate sees public halves only (RUSTSEC-2023-0071).
 
 use std::{fmt, str::FromStr};
 
@@ -15,7 +15,7 @@ use rand_core::CryptoRng;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::secret::Passphrase;
+use crate::secret::{Ed25519Secret, Passphrase};
 
 mod error;
 mod fingerprint;
@@ -55,23 +55,22 @@ pub struct PrivateKey {
 
 /// Ready to sign: parsing a key costs more than signing with it.
 enum Pair {
-    Ed25519(Ed25519KeyPair),
+    Ed25519(Ed25519Secret),
     Rsa(RsaKeyPair),
 }
 
 impl Pair {
     fn sign(&self, bytes: &[u8]) -> Result<Signature, Error> {
         match self {
-            Self::Ed25519(pair) => pair
-                .try_sign(bytes)
-                .map(|made| Signature::new(made.as_ref())),
+            Self::Ed25519(secret) => secret.sign(bytes).map(Signature::new),
             Self::Rsa(pair) => {
                 let mut made = vec![0; pair.public_modulus_len()];
                 pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), bytes, &mut made)
+                    .ok()
                     .map(|()| Signature::new(made))
             }
         }
-        .map_err(|_| Error::Library { doing: "signing" })
+        .ok_or(Error::Library { doing: "signing" })
     }
 }
 
@@ -182,11 +181,15 @@ impl PrivateKey {
 
     fn from_seed(seed: &[u8; 32]) -> Result<Self, Error> {
         let point = ed25519_dalek::SigningKey::from_bytes(seed).verifying_key();
-        // The two libraries must agree on the public half.
-        let pair = Ed25519KeyPair::from_seed_and_public_key(seed, point.as_bytes());
+        // The two libraries must agree on the public half: signing with another gives the seed away.
+        let checked = Ed25519KeyPair::from_seed_and_public_key(seed, point.as_bytes());
+        let checked = checked.map_err(|_| Error::Invalid {
+            algorithm: "Ed25519",
+        });
+        let secret = checked.map(|_| Ed25519Secret::new(seed, point.as_bytes()))?;
         Ok(Self {
-            pair: Pair::Ed25519(pair.map_err(|_| Error::Invalid {
-                algorithm: "Ed25519",
+            pair: Pair::Ed25519(secret.ok_or(Error::Library {
+                doing: "keeping a key",
             })?),
             public: PublicKey::from_point(point.as_bytes())?,
         })
@@ -201,13 +204,16 @@ impl PrivateKey {
 
     /// PKCS#8 v1: version 2, which `ed25519-dalek` writes, is unreadable to OpenSSL and Python.
     fn to_der(&self) -> Result<Pkcs8V1Der<'static>, Error> {
+        let failed = || Error::Library {
+            doing: "encoding a key",
+        };
         match &self.pair {
-            Pair::Ed25519(pair) => pair.as_der(),
+            Pair::Ed25519(secret) => Ed25519KeyPair::from_seed_unchecked(secret.seed())
+                .map_err(|_| failed())?
+                .as_der(),
             Pair::Rsa(pair) => pair.as_der(),
         }
-        .map_err(|_| Error::Library {
-            doing: "encoding a key",
-        })
+        .map_err(|_| failed())
     }
 }
 

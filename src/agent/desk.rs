@@ -64,8 +64,7 @@ impl Agent {
         match request {
             Request::Token { .. } | Request::Unlock(_) => true,
             Request::Auth { key, .. } | Request::Rest { key, .. } => {
-                let signer = self.find(key).and_then(Slot::signer);
-                signer.is_ok_and(|signer| signer.waits())
+                self.find(key).is_ok_and(|key| key.waits)
             }
             Request::List { .. } | Request::Status | Request::Lock(_) | Request::Shutdown => false,
         }
@@ -74,15 +73,17 @@ impl Agent {
     /// Answers one request. `out` has room for an answer, and holds one afterwards.
     pub(super) fn answer(&self, request: &Request<'_>, out: &mut Vec<u8>) -> Next {
         let action = request.action();
+        let mut used = None;
+        let mut find = |name| self.find(name).inspect(|key| used = Some(*key));
         let done = match request {
-            Request::Auth { key, scope } => self.auth(key, *scope, out),
-            Request::Token { key, scope } => self.token(key, *scope, out),
+            Request::Auth { key, scope } => self.auth(find(key), *scope, out),
+            Request::Token { key, scope } => self.token(find(key), *scope, out),
             Request::Rest {
                 key,
                 method,
                 path,
                 body,
-            } => self.rest(key, (method, path, body), out),
+            } => self.rest(find(key), (method, path, body), out),
             Request::List { key } => self.open().and_then(|()| self.list(*key, out)),
             Request::Status => self.status(out),
             Request::Lock(passphrase) => self.shut(passphrase, out),
@@ -91,18 +92,12 @@ impl Agent {
                 .note(action, None, None, "done")
                 .and_then(|()| wire::write_done(out, Empty {})),
         };
-        let key = match request {
-            Request::Auth { key, .. } | Request::Token { key, .. } | Request::Rest { key, .. } => {
-                self.find(key).ok()
-            }
-            _ => None,
-        };
         if let Err(denial) = done {
-            self.refuse(action, key, &denial, out);
+            self.refuse(action, used, &denial, out);
             return Next::Request;
         }
         // The last use was this one: the key goes now, not when somebody asks again.
-        if let Some(key) = key.filter(|key| key.is_used_up()) {
+        if let Some(key) = used.filter(|key| key.is_used_up()) {
             self.forget(key, Code::UsedUp);
         }
         if *request == Request::Shutdown {
@@ -192,10 +187,15 @@ impl Agent {
         Ok(())
     }
 
-    /// Finds a key that may be used for something.
-    fn key_for(&self, name: &str, operation: Operation) -> Result<&Slot, Denial> {
+    /// Finds out whether a key may be used for something.
+    fn allow<'a>(
+        &self,
+        key: Result<&'a Slot, Denial>,
+        operation: Operation,
+    ) -> Result<&'a Slot, Denial> {
+        // Whoever finds it locked learns nothing about its keys.
         self.open()?;
-        let key = self.find(name)?;
+        let key = key?;
         if !key.policy.allows(operation) {
             return Err(Denial::new(
                 Code::Denied,

@@ -22,6 +22,8 @@ use crate::signer::Signer;
 pub(super) struct Slot {
     pub(super) subject: Arc<Subject>,
     pub(super) pem: String,
+    /// Whether signing waits for another program.
+    pub(super) waits: bool,
     pub(super) policy: Policy,
     signer: RwLock<Result<Arc<dyn Signer>, Code>>,
     bucket: Option<Mutex<Bucket>>,
@@ -50,6 +52,7 @@ impl Slot {
                 place,
             }),
             pem: public.to_pem(),
+            waits: held.signer.waits(),
             bucket: held.policy.rate.map(|rate| Bucket::new(rate, now).into()),
             ends: held.policy.lifetime.map(|lifetime| now + lifetime),
             policy: held.policy,

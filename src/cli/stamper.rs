@@ -1,10 +1,6 @@
 //! When a signature is made, and its nonce.
 
-use std::{
-    convert::Infallible,
-    sync::{Mutex, PoisonError},
-    time::SystemTime,
-};
+use std::{cell::RefCell, convert::Infallible, time::SystemTime};
 
 use rand_core::{Rng, TryCryptoRng, TryRng, utils};
 
@@ -22,15 +18,16 @@ impl Stamper for SystemStamper {
     fn stamp(&self) -> Result<Stamp, signer::Error> {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let millis = since.ok().and_then(|t| u64::try_from(t.as_millis()).ok());
-        let mut ahead = AHEAD.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Stamp {
             timestamp: Timestamp(millis.ok_or(signer::Error::Clock)?),
-            nonce: Nonce::random(&mut *ahead),
+            nonce: AHEAD.with_borrow_mut(Nonce::random),
         })
     }
 }
 
-static AHEAD: Mutex<Ahead> = Mutex::new(Ahead(Vec::new()));
+thread_local! {
+    static AHEAD: RefCell<Ahead> = const { RefCell::new(Ahead(Vec::new())) };
+}
 
 /// The system's generator, asked for sixteen nonces at once: asking takes a tenth of the time of an
 /// Ed25519 signature. It is for what is sent in the clear, and not for secrets.
@@ -54,9 +51,10 @@ impl TryRng for Ahead {
             rng().fill_bytes(&mut self.0);
         }
         let left = self.0.len() - room.len();
-        for (byte, drawn) in room.iter_mut().zip(self.0.drain(left..)) {
-            *byte = drawn;
+        if let Some(drawn) = self.0.get(left..) {
+            room.copy_from_slice(drawn);
         }
+        self.0.truncate(left);
         Ok(())
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn colons(f: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Result {
         }
         text.extend(hex(*byte));
     }
-    f.write_str(&String::from_utf8_lossy(&text))
+    f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
 }
 
 impl fmt::Display for Fingerprint {

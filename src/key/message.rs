@@ -223,13 +223,16 @@ impl Signature {
 
 impl fmt::Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // 4096 bits make 683 characters.
-        let mut text = [0; 704];
-        let length = BASE64_URL_SAFE_NO_PAD
-            .encode_slice(&self.0, &mut text)
-            .map_err(|_| fmt::Error)?;
-        let text = text.get(..length).unwrap_or_default();
-        f.write_str(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
+        // Three bytes make four characters, so that parts join without padding.
+        for part in self.0.chunks(48) {
+            let mut text = [0; 64];
+            let length = BASE64_URL_SAFE_NO_PAD
+                .encode_slice(part, &mut text)
+                .map_err(|_| fmt::Error)?;
+            let text = text.get(..length).unwrap_or_default();
+            f.write_str(std::str::from_utf8(text).map_err(|_| fmt::Error)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -8,8 +8,8 @@ use super::Error;
 const STACK: usize = 1 << 20;
 /// Deeper than any of this work reaches, in bytes.
 pub(super) const DEEP: usize = 128 * 1024;
-/// Four times as deep as an Ed25519 signature reaches, in bytes.
-pub(super) const SHALLOW: usize = 8 * 1024;
+/// Twice as deep as an Ed25519 signature reaches, in bytes.
+pub(super) const SHALLOW: usize = 4 * 1024;
 
 /// Does work that strews secrets over the stack on a thread that is then gone.
 ///
@@ -40,4 +40,67 @@ pub(super) fn swept<T, const BYTES: usize>(work: impl FnOnce() -> T) -> T {
 #[inline(never)]
 fn frame<T>(work: impl FnOnce() -> T) -> T {
     work()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use std::{fs::File, hint::black_box, os::unix::fs::FileExt};
+
+    use super::*;
+    use crate::key::{Algorithm, Message, PrivateKey, Purpose, Stamp, Timestamp};
+
+    /// More than is swept.
+    const PAINTED: usize = 4 * DEEP;
+    const PAINT: u8 = 0xa5;
+
+    #[inline(never)]
+    fn paint() {
+        black_box(&mut [PAINT; PAINTED]);
+    }
+
+    /// Does something so far down that looking does not reach there.
+    #[inline(never)]
+    fn deep_down(work: impl FnOnce()) {
+        let room = [PAINT; PAINTED / 4];
+        work();
+        black_box(&room);
+    }
+
+    /// Returns the stack below this place, deepest first, from where the paint is gone.
+    #[inline(never)]
+    fn look() -> Vec<u8> {
+        let here = 0_u8;
+        let below = u64::try_from(std::ptr::from_ref(&here).addr() - PAINTED).unwrap();
+        let mut stack = vec![0; PAINTED];
+        let memory = File::open("/proc/self/mem").unwrap();
+        memory.read_exact_at(&mut stack, below).unwrap();
+        let painted = stack.iter().position(|byte| *byte == PAINT).unwrap();
+        let reached = stack[painted..].iter().position(|byte| *byte != PAINT);
+        stack.split_off(painted + reached.unwrap())
+    }
+
+    /// Below what was overwritten there are but the traces of overwriting it.
+    #[test]
+    fn no_signature_reaches_deeper_than_what_is_swept_behind_it() {
+        let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
+        for (algorithm, swept) in [(Algorithm::Ed25519, SHALLOW), (Algorithm::Rsa4096, DEEP)] {
+            let key = PrivateKey::generate(algorithm, &mut rng).unwrap();
+            let stamp = Stamp {
+                timestamp: Timestamp(1),
+                nonce: "n".parse().unwrap(),
+            };
+            let data = String::new();
+            let message = Message::new(&stamp, &Purpose::Login { data }).unwrap();
+            // What is set up once is set up before.
+            key.sign(&message).unwrap();
+            paint();
+            deep_down(|| drop(key.sign(&message).unwrap()));
+            let stack = look();
+            let clean = |part: &[u8]| part.iter().all(|byte| *byte == 0);
+            let sweep = stack.windows(swept / 2).position(clean);
+            let traces = sweep.unwrap_or(stack.len());
+            assert!(traces < 64, "{algorithm}: {traces} bytes below the sweep");
+        }
+    }
 }

@@ -1,12 +1,12 @@
-//! A heap for aws-lc in pages that are neither swapped out, dumped nor handed to a child, and
-//! descriptors that are not inherited: the only unsafe code here.
+//! A heap for aws-lc in pages that are neither swapped out, dumped nor handed to a child, Ed25519
+//! keys that lie there, and descriptors that are not inherited: the only unsafe code here.
 //!
 //! Private keys live where aws-lc allocates, and so does all that it makes of them to sign. There are
 //! no guard pages, as mapping over a reservation can fail half-way and leave a hole that another
 //! thread falls into.
 #![allow(
     unsafe_code,
-    reason = "the system's calls on memory, and what aws-lc calls to have some"
+    reason = "the system's calls on memory, what aws-lc calls to have some, and one signature"
 )]
 
 #[cfg(target_os = "linux")]
@@ -274,6 +274,60 @@ fn map(room: usize, flags: c_int, fd: c_int) -> io::Result<NonNull<u8>> {
 fn advise(pages: NonNull<u8>, room: usize, advice: c_int) -> bool {
     // SAFETY: the pages are ours, and none of the advices used here changes what they hold.
     !cfg!(miri) && unsafe { libc::madvise(pages.as_ptr().cast(), room, advice) == 0 }
+}
+
+/// An Ed25519 private key, where aws-lc keeps what is secret.
+///
+/// `aws-lc-rs` signs with one too, and around the signature asks the heap for eight blocks and copies
+/// as much as the longest signature of any algorithm: a twentieth of the time, and two pages of stack
+/// between whoever has to wipe it and what there is to wipe.
+pub(crate) struct Ed25519Secret(NonNull<u8>);
+
+// SAFETY: nobody writes to it between its making and its end.
+unsafe impl Send for Ed25519Secret {}
+// SAFETY: as above.
+unsafe impl Sync for Ed25519Secret {}
+
+impl Ed25519Secret {
+    const HALF: usize = 32;
+
+    /// Takes both halves in; the public one has to be that of the seed.
+    pub(crate) fn new(seed: &[u8; Self::HALF], public: &[u8; Self::HALF]) -> Option<Self> {
+        // SAFETY: it returns room for so much, or none.
+        let room = unsafe { aws_lc_sys::OPENSSL_malloc(2 * Self::HALF) };
+        let at = NonNull::new(room.cast::<u8>())?;
+        // SAFETY: the room is new, and as long as both.
+        unsafe {
+            at.copy_from_nonoverlapping(NonNull::from(seed).cast(), Self::HALF);
+            at.add(Self::HALF)
+                .copy_from_nonoverlapping(NonNull::from(public).cast(), Self::HALF);
+        }
+        Some(Self(at))
+    }
+
+    /// Returns the private half.
+    pub(crate) const fn seed(&self) -> &[u8; Self::HALF] {
+        // SAFETY: it was written when this was made, and lives as long.
+        unsafe { self.0.cast().as_ref() }
+    }
+
+    /// Signs (RFC 8032, pure Ed25519).
+    pub(crate) fn sign(&self, message: &[u8]) -> Option<[u8; 64]> {
+        let mut made = [0; 64];
+        // SAFETY: it reads the message and the 64 bytes of the key, and writes 64.
+        let done = unsafe {
+            let (text, length) = (message.as_ptr(), message.len());
+            aws_lc_sys::ED25519_sign(made.as_mut_ptr(), text, length, self.0.as_ptr())
+        };
+        (done == 1).then_some(made)
+    }
+}
+
+impl Drop for Ed25519Secret {
+    fn drop(&mut self) {
+        // SAFETY: it came from there; it is wiped there, too.
+        unsafe { aws_lc_sys::OPENSSL_free(self.0.as_ptr().cast()) };
+    }
 }
 
 /// Keeps a descriptor that a secret comes from to this process: programs that it starts do not

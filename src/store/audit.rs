@@ -192,7 +192,8 @@ fn digest(line: &[u8]) -> String {
     for (digits, byte) in text.chunks_exact_mut(2).zip(&Sha256::digest(line)) {
         digits.copy_from_slice(&hex(*byte));
     }
-    String::from_utf8_lossy(&text).into_owned()
+    // It is ASCII.
+    String::from_utf8(text.into()).unwrap_or_default()
 }
 
 /// Returns the last line with its line break, if it has one.

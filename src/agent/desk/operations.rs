@@ -15,6 +15,7 @@ use crate::{
         clock::uptime,
         policy::{Operation, RestMethod},
         rest,
+        slot::Slot,
         wire::{self, Code, Login, Text, VERSION},
     },
     key::Purpose,
@@ -29,11 +30,11 @@ const LONGEST_TOKEN: usize = 8 * 1024;
 impl Agent {
     pub(super) fn auth(
         &self,
-        name: &str,
+        key: Result<&Slot, Denial>,
         scope: Option<&str>,
         out: &mut Vec<u8>,
     ) -> Result<(), Denial> {
-        let key = self.key_for(name, Operation::Auth)?;
+        let key = self.allow(key, Operation::Auth)?;
         let identity = &key.subject.identity;
         let scope = match scope {
             Some(scope) => Some(self.logins.scope(&identity.name, Some(scope))?),
@@ -57,11 +58,11 @@ impl Agent {
 
     pub(super) fn rest(
         &self,
-        name: &str,
+        key: Result<&Slot, Denial>,
         (method, path, body): (&str, &str, &str),
         out: &mut Vec<u8>,
     ) -> Result<(), Denial> {
-        let key = self.key_for(name, Operation::Rest)?;
+        let key = self.allow(key, Operation::Rest)?;
         let (purpose, listed) = rest::decide(&key.policy, method, path, body)?;
         let signer = key.take()?;
         self.note("agent rest", Some(key), Some(listed), "done")?;
@@ -83,11 +84,11 @@ impl Agent {
 
     pub(super) fn token(
         &self,
-        name: &str,
+        key: Result<&Slot, Denial>,
         scope: Option<&str>,
         out: &mut Vec<u8>,
     ) -> Result<(), Denial> {
-        let key = self.key_for(name, Operation::Token)?;
+        let key = self.allow(key, Operation::Token)?;
         let key_name = &key.subject.identity.name;
         let scope = self.logins.scope(key_name, scope)?;
         let place = key.tokens.place(&scope)?;

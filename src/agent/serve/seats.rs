@@ -11,7 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -51,6 +51,8 @@ pub(super) struct Seats {
     threads: usize,
     seats: Vec<Mutex<Seat>>,
     free: Mutex<Vec<usize>>,
+    /// How many are not free.
+    seated: AtomicUsize,
     closed: AtomicBool,
     /// Written to when somebody asks for the agent's end.
     bell: UnixStream,
@@ -80,6 +82,7 @@ impl Seats {
             threads: processors.clamp(2, MOST_THREADS),
             seats: (0..most).map(|_| Mutex::default()).collect(),
             free: Mutex::new((0..most).rev().collect()),
+            seated: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             bell,
             gong,
@@ -106,6 +109,7 @@ impl Seats {
         let Some(seat) = self.seats.get(at) else {
             return Err(connection);
         };
+        self.seated.fetch_add(1, Ordering::Relaxed);
         let mut seat = lock(seat);
         *seat = Seat::default();
         let here = seat.here.insert(connection);
@@ -113,7 +117,7 @@ impl Seats {
             // The system has no memory for it.
             seat.here = None;
             drop(seat);
-            lock(&self.free).push(at);
+            self.free_up(at);
         }
         Ok(())
     }
@@ -128,7 +132,7 @@ impl Seats {
                 let _ = late.stream().shutdown(Shutdown::Both);
                 drop(late);
                 drop(seat);
-                lock(&self.free).push(at);
+                self.free_up(at);
             }
         }
     }
@@ -141,11 +145,10 @@ impl Seats {
         loop {
             for (at, seat) in self.seats.iter().enumerate() {
                 if lock(seat).here.take().is_some() {
-                    lock(&self.free).push(at);
+                    self.free_up(at);
                 }
             }
-            let empty = lock(&self.free).len() == self.seats.len();
-            if empty || leaving.elapsed() >= farewell {
+            if self.seated() == 0 || leaving.elapsed() >= farewell {
                 return;
             }
             thread::sleep(Duration::from_millis(5));
@@ -225,7 +228,12 @@ impl Seats {
 
     /// Returns how many callers there are.
     fn seated(&self) -> usize {
-        self.seats.len().saturating_sub(lock(&self.free).len())
+        self.seated.load(Ordering::Relaxed)
+    }
+
+    fn free_up(&self, at: usize) {
+        lock(&self.free).push(at);
+        self.seated.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Puts a caller back, or its place.
@@ -249,7 +257,7 @@ impl Seats {
             let _ = here.stream().shutdown(Shutdown::Both);
             drop(here);
         }
-        lock(&self.free).push(at);
+        self.free_up(at);
         if then == Then::Stop {
             let _ = (&self.bell).write(&[0]);
         }
