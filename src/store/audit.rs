@@ -146,15 +146,13 @@ impl Store {
         let failed = files::at(&path);
         let mut file = files::open_ours(&path, OpenOptions::new().read(true).append(true))?;
         file.lock().map_err(&failed)?;
-        let last = last_line(&mut file).map_err(&failed)?;
-        let mut prev = last
-            .as_ref()
-            .map_or_else(|| GENESIS.into(), |line| digest(line.trim_end_newline()));
+        let (last, torn) = last_line(&mut file).map_err(&failed)?;
+        let mut prev = last.map_or_else(|| GENESIS.into(), |line| digest(&line));
         let uid = getuid().as_raw();
         let entries = entries.into_iter();
         let mut lines = Vec::with_capacity(entries.size_hint().0 * TYPICAL_LINE);
         // A line torn by a power cut is closed, so that the next one stands by itself.
-        if last.is_some_and(|line| !line.ends_with(b"\n")) {
+        if torn {
             lines.push(b'\n');
         }
         for entry in entries {
@@ -177,16 +175,6 @@ impl Store {
     }
 }
 
-trait Line {
-    fn trim_end_newline(&self) -> &[u8];
-}
-
-impl Line for Vec<u8> {
-    fn trim_end_newline(&self) -> &[u8] {
-        self.strip_suffix(b"\n").unwrap_or(self)
-    }
-}
-
 fn digest(line: &[u8]) -> String {
     let mut text = [0; GENESIS.len()];
     for (digits, byte) in text.chunks_exact_mut(2).zip(&Sha256::digest(line)) {
@@ -196,20 +184,15 @@ fn digest(line: &[u8]) -> String {
     String::from_utf8(text.into()).unwrap_or_default()
 }
 
-/// Returns the last line with its line break, if it has one.
-fn last_line(file: &mut File) -> io::Result<Option<Vec<u8>>> {
+/// Returns the last line that is not empty, without its line break, and whether the file ends
+/// without one.
+fn last_line(file: &mut File) -> io::Result<(Option<Vec<u8>>, bool)> {
     let length = file.seek(SeekFrom::End(0))?;
     let start = length.saturating_sub(LONGEST_LINE);
     file.seek(SeekFrom::Start(start))?;
     let mut tail = Vec::new();
     file.take(LONGEST_LINE).read_to_end(&mut tail)?;
-    let body = tail.strip_suffix(b"\n").unwrap_or(&tail);
-    let begins = body
-        .iter()
-        .rposition(|b| *b == b'\n')
-        .map_or(0, |at| at + 1);
-    Ok(tail
-        .get(begins..)
-        .filter(|line| !line.is_empty())
-        .map(<[u8]>::to_vec))
+    let last = tail.rsplit(|b| *b == b'\n').find(|line| !line.is_empty());
+    let torn = tail.last().is_some_and(|b| *b != b'\n');
+    Ok((last.map(<[u8]>::to_vec), torn))
 }

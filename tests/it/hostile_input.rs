@@ -189,6 +189,11 @@ fn records_of_any_bytes() {
     holds("record", MANY);
 }
 
+#[test]
+fn audit_logs_of_any_bytes() {
+    holds("audit", FEW);
+}
+
 /// A configuration with a bit of everything.
 const CONFIG: &str = r#"network = "custom"
 endpoint = "http://127.0.0.1:1/api/v2"

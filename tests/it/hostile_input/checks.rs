@@ -6,11 +6,12 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
+    fs,
     io::{BufRead, BufReader, Write},
     os::unix::net::{UnixListener, UnixStream},
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -28,7 +29,7 @@ use derikey::{
     key::{self, Algorithm, KeyName, Message, PrivateKey, PublicKey, Purpose, Stamp, Timestamp},
     secret::{AccessToken, OneTimeCode, Passphrase},
     signer::{self, LocalSigner, Signed, Signer, Stamper},
-    store::{Intent, Record, Specification},
+    store::{Entry, Intent, Moment, Record, Specification, Store},
 };
 use futures_util::FutureExt;
 use serde::{Serialize, de::DeserializeOwned};
@@ -39,7 +40,7 @@ use zeroize::Zeroizing;
 pub type Check = fn(&[u8]);
 
 /// All of them, by the names of their corpora.
-pub const CHECKS: [(&str, Check); 11] = [
+pub const CHECKS: [(&str, Check); 12] = [
     ("keys", keys),
     ("openssh", openssh),
     ("sealed", sealed),
@@ -51,6 +52,7 @@ pub const CHECKS: [(&str, Check); 11] = [
     ("fleet", fleet),
     ("journal", journal),
     ("record", record),
+    ("audit", audit),
 ];
 
 const SEED_KEY: &[u8] = include_bytes!("../../data/keys/ed25519.rfc8032.pem");
@@ -684,4 +686,26 @@ pub fn journal(data: &[u8]) {
 pub fn record(data: &[u8]) {
     let read = |text: &str| toml::from_str::<Record>(text).ok();
     is_stable(read, |record| toml::to_string(record).unwrap(), data);
+}
+
+/// An audit log. Each line of it is told as it is, whether it holds or not; and whatever the file
+/// ends with, a line that is added stands by itself and is chained to the one before.
+pub fn audit(data: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    let entry = || Entry::new(Moment(UNIX_EPOCH), "generate", "done");
+    // Made by the store itself, so that its mode is right.
+    store.audit(entry()).unwrap();
+    fs::write(store.root().join("audit.jsonl"), data).unwrap();
+    let before = store.audit_log().unwrap();
+    let lines = data.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    assert_eq!(before.len(), lines.clone().count());
+    for (link, line) in before.iter().zip(lines) {
+        assert_eq!(link.text, String::from_utf8_lossy(line));
+    }
+    store.audit(entry()).unwrap();
+    let after = store.audit_log().unwrap();
+    let (last, others) = after.split_last().unwrap();
+    assert!(last.holds, "{last:?}");
+    assert_eq!(format!("{others:?}"), format!("{before:?}"));
 }
