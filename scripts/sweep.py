@@ -5,12 +5,13 @@
                      [--before CMD]... -- COMMAND ARGS...
     scripts/sweep.py --all
 
-COMMAND is any command that works on one key at an exchange, such as
+COMMAND is any command that works on one key at an exchange, or on a fleet, such as
 
     scripts/sweep.py -- provision bot --scope trade:read --ip 127.0.0.1
     scripts/sweep.py --before 'generate bot' -- register bot --scope trade:read
     scripts/sweep.py --how disk --before 'provision bot --scope trade:read' -- rotate bot
     scripts/sweep.py --how exchange --before 'provision bot --scope trade:read' -- remove bot --yes
+    scripts/sweep.py --before 'provision bot --scope trade:read_write' -- apply -f fleet.toml --yes
 
 kill      the command dies of SIGKILL at the n-th system call of a kind
 disk      that call fails with ENOSPC or EIO, or is acknowledged and was not carried out
@@ -18,7 +19,7 @@ exchange  the n-th call of a method, or every one, fails in each way that the sa
 
 Each point has a keystore and an exchange of its own. `--before` commands run first, unharmed;
 the flags that name the exchange, its administrator and the passphrase are added to all commands
-that take them. Then the harm is over. Of a command that registers a key:
+that take them; fleet.toml declares the key `bot`, with less than it had, and another. Then the harm is over. Of a command that registers a key:
 
   - no private key lies in clear anywhere (invariant 4),
   - an exchange that has the key is matched by a journal entry or an active key (invariant 7),
@@ -31,7 +32,8 @@ Of any other command, which works on keys that `--before` registered:
 
   - no private key lies in clear anywhere (invariant 4),
   - the key logs in, before `resume` as well as after it (invariant 3); not asked of `remove`,
-  - `resume` ends with 0; where it had nothing to do, the command itself does (invariant 5),
+  - `resume` ends with 0; where it had nothing to do, and after any `apply`, the command itself
+    does (invariant 5),
   - every asymmetric key at the exchange has its private half in the keystore (invariant 1), at
     most one of a label is enabled (invariant 2), and scope, whitelist, label, features and state
     of all are what an unharmed run makes of them,
@@ -57,9 +59,19 @@ import urllib.request
 
 CALLS = "openat,write,fsync,rename,renameat2,symlink,mkdir,unlink,link,flock,connect,sendto,writev,recvfrom,close,fdatasync"
 SECRET = "correct horse battery staple"
-ADMIN = {"provision", "register", "resume", "rotate", "rollback", "edit", "disable", "enable", "remove"}
+ADMIN = {"provision", "register", "resume", "rotate", "rollback", "edit", "disable", "enable", "remove", "apply"}
 PLACE = ADMIN | {"adopt", "auth"}
 SEALED = PLACE | {"generate", "import"}
+FLEET = '''[defaults]
+ip = ["127.0.0.1"]
+
+[keys.bot]
+scope = "trade:read"
+
+[keys.other]
+scope = "account:read"
+label = "desk_2"
+'''
 REGISTERING = {"provision", "register"}
 DISK = [("write", "error=ENOSPC"), ("write", "error=EIO"), ("write", "lost"), ("fsync", "error=EIO"),
         ("fsync", "retval=0"), ("openat", "error=ENOSPC"), ("rename", "error=EIO"), ("rename", "retval=0"),
@@ -71,7 +83,7 @@ FAULTS = ("drop-before drop-after truncate 500 after-500 502 garbage slow drip h
 BEFORE = ["provision bot --scope trade:read_write"]
 EVERYTHING = [([], "provision bot --scope trade:read --ip 127.0.0.1"), (BEFORE, "edit bot --scope trade:read --ip 127.0.0.1"),
               (BEFORE, "rotate bot"), (BEFORE, "remove bot --yes"), (BEFORE + ["rotate bot"], "remove bot --yes"),
-              (BEFORE + ["rotate bot"], "rollback bot")]
+              (BEFORE + ["rotate bot"], "rollback bot"), (BEFORE, "apply -f fleet.toml --yes")]
 
 
 class Failed(Exception):
@@ -92,6 +104,8 @@ class Stage:
         self.passphrase = os.path.join(directory, "passphrase")
         with open(os.open(self.passphrase, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
             file.write(SECRET)
+        with open(os.path.join(directory, "fleet.toml"), "w") as file:
+            file.write(FLEET)
         self.env = {"PATH": os.environ["PATH"], "HOME": directory}
         self.open("127.0.0.1:0")
 
@@ -234,7 +248,8 @@ def halves(stage):
 
 
 def changes(stage, command, unharmed, done, lied_to):
-    name = command[1]
+    fleet = command[0] == "apply"
+    name = "bot" if fleet else command[1]
     no_plaintext(stage)
     gone = command[0] == "remove"
     if not gone:
@@ -242,7 +257,7 @@ def changes(stage, command, unharmed, done, lied_to):
     resumed = stage.run(["resume"])
     expect(resumed.returncode == 0, f"resume: {resumed.returncode} {resumed.stderr}")
     idle = json.loads(resumed.stdout)["resumed"] == []
-    if idle and not done and not (gone and stage.public(name) is None):
+    if (idle or fleet) and not done and not (gone and stage.public(name) is None):
         again = stage.run(command)
         expect(again.returncode == 0, f"again: {again.returncode} {again.stderr}")
     no_plaintext(stage)

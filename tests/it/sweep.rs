@@ -62,6 +62,16 @@ fn remove_is_killed_between_system_calls() {
 }
 
 #[test]
+fn a_fleet_is_applied_and_killed_between_system_calls() {
+    sweep(
+        "kill",
+        "5",
+        &BEFORE,
+        &["apply", "-f", "fleet.toml", "--yes"],
+    );
+}
+
+#[test]
 fn the_disk_fails_under_a_rotation() {
     sweep("disk", "10", &BEFORE, &ROTATE);
 }

@@ -165,7 +165,14 @@ async fn take(
                 return Err(Failure::try_again(format!("{name} was changed meanwhile"))
                     .hint("look at the plan again: nothing was done to it"));
             }
-            let result = step::take(context, plan, row, local, work, sealing, step).await;
+            let turn = step::Turn {
+                context,
+                network: &plan.view.section.network,
+                row,
+                local,
+                sealing,
+            };
+            let result = turn.take(work, step).await;
             // Whatever came of it, the next step begins from there.
             if let Ok(now) = here(context, name) {
                 *local = now;
