@@ -88,15 +88,17 @@ impl Agent {
             Request::Status => self.status(out),
             Request::Lock(passphrase) => self.shut(passphrase, out),
             Request::Unlock(passphrase) => self.unlock(passphrase, out),
-            Request::Shutdown => self
-                .note(action, None, None, "done")
-                .and_then(|()| wire::write_done(out, Empty {})),
+            Request::Shutdown => {
+                // It ends, written down or not: nothing is safer than no key.
+                let _ = self.note(action, None, None, "done");
+                wire::write_done(out, Empty {})
+            }
         };
         if let Err(denial) = done {
             self.refuse(action, used, &denial, out);
-            return Next::Request;
         }
-        // The last use was this one: the key goes now, not when somebody asks again.
+        // The last use was this one, whatever came of it: the key goes now, not when somebody asks
+        // again.
         if let Some(key) = used.filter(|key| key.is_used_up()) {
             self.forget(key, Code::UsedUp);
         }

@@ -59,14 +59,19 @@ impl Lock {
         Ok(())
     }
 
-    /// Opens it with the same passphrase.
-    pub(super) fn open(&self, passphrase: &str) -> Result<(), Denial> {
+    /// Opens it with the same passphrase, once that is written down.
+    pub(super) fn open(
+        &self,
+        passphrase: &str,
+        note: impl FnOnce() -> Result<(), Denial>,
+    ) -> Result<(), Denial> {
         let _one_at_a_time = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
         {
             let mut shut = self.shut.write().unwrap_or_else(PoisonError::into_inner);
             match &*shut {
                 None => return Err(Denial::new(Code::NotLocked, "the agent is not locked")),
                 Some(held) if same(held, &self.digest(passphrase)) => {
+                    note()?;
                     *shut = None;
                     return Ok(());
                 }

@@ -1,6 +1,9 @@
 //! The lines that go over the socket: requests in, answers out. `docs/agent-protocol.md`.
 
-use std::io::{self, Write};
+use std::{
+    fmt,
+    io::{self, Write},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +16,7 @@ pub const VERSION: u32 = 1;
 pub const LONGEST_LINE: usize = 64 * 1024;
 
 /// What can be asked. Not among it: a key, bytes to be signed, a moment, a nonce.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Eq, PartialEq)]
 pub(super) enum Request<'a> {
     Auth {
         key: &'a str,
@@ -36,6 +39,13 @@ pub(super) enum Request<'a> {
     Lock(&'a str),
     Unlock(&'a str),
     Shutdown,
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // There may be a passphrase in it.
+        f.write_str(self.action())
+    }
 }
 
 /// Every field there is. Borrowed text has no escapes in it, which is how they are refused.
@@ -209,7 +219,7 @@ pub(super) struct Login<'a> {
 /// Written as it prints, without a string in between.
 pub(super) struct Text<T>(pub(super) T);
 
-impl<T: std::fmt::Display> Serialize for Text<T> {
+impl<T: fmt::Display> Serialize for Text<T> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }

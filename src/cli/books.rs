@@ -13,7 +13,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::{Duration, Instant, SystemTime},
@@ -67,6 +67,7 @@ impl Books {
             broken: Arc::clone(&broken),
             counted: BTreeMap::new(),
             since: Instant::now(),
+            failed: None,
         };
         thread::Builder::new()
             .name("audit".into())
@@ -78,8 +79,17 @@ impl Books {
     /// Waits until everything is written, but not for ever.
     pub(super) fn close(&self) {
         let (done, written) = sync_channel(1);
-        if self.sender.send(Message::Flush(done)).is_ok() {
-            let _ = written.recv_timeout(5 * SECOND);
+        let mut message = Message::Flush(done);
+        for _ in 0..100 {
+            match self.sender.try_send(message) {
+                Ok(()) => {
+                    let _ = written.recv_timeout(5 * SECOND);
+                    return;
+                }
+                Err(TrySendError::Full(back)) => message = back,
+                Err(TrySendError::Disconnected(_)) => return,
+            }
+            thread::sleep(GATHER);
         }
     }
 }
@@ -132,13 +142,24 @@ impl Note {
 /// What is counted: action, key and outcome.
 type Kind = (&'static str, Option<String>, &'static str);
 
+/// Refusals of one kind.
+struct Counted {
+    /// How many got lines of their own.
+    written: u64,
+    /// How many did not.
+    more: u64,
+    last: Decision,
+}
+
 /// Who writes.
 struct Clerk {
     context: Arc<Context>,
     broken: Arc<AtomicBool>,
-    /// Refusals of this second: how many, and the last of them.
-    counted: BTreeMap<Kind, (u64, Decision)>,
+    /// Refusals of this second, or since nothing can be written.
+    counted: BTreeMap<Kind, Counted>,
     since: Instant,
+    /// When it last could not be written.
+    failed: Option<Instant>,
 }
 
 impl Clerk {
@@ -151,16 +172,23 @@ impl Clerk {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            while lines.len() < WAITING {
+            // So many and no more: those that are only counted could go on for ever.
+            for _ in 0..WAITING {
                 match receiver.try_recv() {
                     Ok(message) => self.take(message, &mut lines, &mut asked),
                     Err(_) => break,
                 }
             }
-            if self.since.elapsed() >= SECOND || !asked.is_empty() {
-                self.sum_up(&mut lines);
+            // Refusals go on being taken in while nothing can be written: nobody waits for the disk
+            // to be told no.
+            let again = self.failed.is_none_or(|at| at.elapsed() >= SECOND);
+            if again || !asked.is_empty() {
+                let well = self.failed.is_none();
+                if well && self.since.elapsed() >= SECOND || !asked.is_empty() {
+                    self.sum_up(&mut lines);
+                }
+                self.write(&mut lines);
             }
-            self.write(&mut lines, asked.is_empty());
             for done in asked.drain(..) {
                 let _ = done.send(());
             }
@@ -181,16 +209,19 @@ impl Clerk {
                     .as_ref()
                     .map(|key| key.identity.name.to_string());
                 let kind = (decision.action, name, decision.outcome);
-                let (count, last) = self
-                    .counted
-                    .entry(kind)
-                    .or_insert_with(|| (0, decision.clone()));
-                *count += 1;
-                if *count <= EACH_SECOND {
+                let counted = self.counted.entry(kind).or_insert_with(|| Counted {
+                    written: 0,
+                    more: 0,
+                    last: decision.clone(),
+                });
+                if counted.written < EACH_SECOND && self.failed.is_none() {
+                    counted.written += 1;
                     let outcome = decision.outcome.into();
                     lines.push(Note::new(decision.clone(), at, outcome));
+                } else {
+                    counted.more += 1;
                 }
-                *last = decision;
+                counted.last = decision;
             }
         }
     }
@@ -198,8 +229,7 @@ impl Clerk {
     /// Writes one line for what was counted and not written.
     fn sum_up(&mut self, lines: &mut Vec<Note>) {
         self.since = Instant::now();
-        for (count, last) in std::mem::take(&mut self.counted).into_values() {
-            let more = count.saturating_sub(EACH_SECOND);
+        for Counted { more, last, .. } in std::mem::take(&mut self.counted).into_values() {
             if more > 0 {
                 let outcome = format!("{} ({more} more)", last.outcome);
                 lines.push(Note::new(last, SystemTime::now(), outcome.into()));
@@ -207,29 +237,26 @@ impl Clerk {
         }
     }
 
-    /// Writes until it is written; nothing is signed in the meantime.
-    fn write(&self, lines: &mut Vec<Note>, patiently: bool) {
-        while !lines.is_empty() {
-            match self.context.store.audit_all(lines.iter().map(Note::entry)) {
-                Ok(()) => {
-                    lines.clear();
-                    if self.broken.swap(false, Ordering::Relaxed) {
-                        self.context
-                            .output
-                            .remark("the audit log can be written again");
-                    }
+    /// Writes what there is. Where that fails nothing is signed, until it is written after all.
+    fn write(&mut self, lines: &mut Vec<Note>) {
+        if lines.is_empty() {
+            return;
+        }
+        let output = &self.context.output;
+        match self.context.store.audit_all(lines.iter().map(Note::entry)) {
+            Ok(()) => {
+                lines.clear();
+                self.failed = None;
+                if self.broken.swap(false, Ordering::Relaxed) {
+                    output.remark("the audit log can be written again");
                 }
-                Err(error) => {
-                    if !self.broken.swap(true, Ordering::Relaxed) {
-                        let problem = format!(
-                            "warning: nothing is signed: the audit log cannot be written: {error}"
-                        );
-                        self.context.output.remark(problem);
-                    }
-                    if !patiently {
-                        return;
-                    }
-                    thread::sleep(SECOND);
+            }
+            Err(error) => {
+                self.failed = Some(Instant::now());
+                if !self.broken.swap(true, Ordering::Relaxed) {
+                    output.remark(format!(
+                        "warning: nothing is signed: the audit log cannot be written: {error}"
+                    ));
                 }
             }
         }

@@ -47,8 +47,10 @@ impl TryRng for Ahead {
 
     fn try_fill_bytes(&mut self, room: &mut [u8]) -> Result<(), Infallible> {
         if self.0.len() < room.len() {
-            self.0.resize(room.len().max(512), 0);
-            rng().fill_bytes(&mut self.0);
+            // Kept only when it is drawn: there is no nonce in zeros.
+            let mut drawn = vec![0; room.len().max(512)];
+            rng().fill_bytes(&mut drawn);
+            self.0 = drawn;
         }
         let left = self.0.len() - room.len();
         if let Some(drawn) = self.0.get(left..) {

@@ -146,6 +146,7 @@ impl Store {
         let failed = files::at(&path);
         let mut file = files::open_ours(&path, OpenOptions::new().read(true).append(true))?;
         file.lock().map_err(&failed)?;
+        let length = file.metadata().map_err(&failed)?.len();
         let (last, torn) = last_line(&mut file).map_err(&failed)?;
         let mut prev = last.map_or_else(|| GENESIS.into(), |line| digest(&line));
         let uid = getuid().as_raw();
@@ -169,9 +170,12 @@ impl Store {
             prev = digest(lines.get(begins..).unwrap_or_default());
             lines.push(b'\n');
         }
-        file.write_all(&lines)
-            .and_then(|()| file.sync_data())
-            .map_err(&failed)
+        let written = file.write_all(&lines).and_then(|()| file.sync_data());
+        if written.is_err() {
+            // A half of it would break the chain, and all of it would come twice.
+            let _ = file.set_len(length);
+        }
+        written.map_err(&failed)
     }
 }
 

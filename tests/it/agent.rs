@@ -305,6 +305,15 @@ fn a_caller_can_end_it() {
     result(&agent.ask(&json!({"op": "shutdown"})));
     assert_eq!(agent.wait().code, Some(0));
     assert!(!agent.path.exists());
+    // Whether the caller waits for it or not.
+    let mut agent = stage.start();
+    let mut caller = agent.connect();
+    result(&caller.ask(r#"{"op":"status"}"#));
+    agent.signal("STOP");
+    caller.send(b"{\"op\":\"shutdown\"}\n");
+    drop(caller);
+    agent.signal("CONT");
+    assert_eq!(agent.wait().code, Some(0));
     let mut agent = stage.start();
     stage.client(&["agent", "--stop"]).ok();
     assert_eq!(agent.wait().code, Some(0));
@@ -525,10 +534,17 @@ fn no_request_of_a_crowd_is_forgotten() {
     agent.signal("STOP");
     let long = format!("{{\"op\":\"status\"{:1000}}}\n", "");
     crowd[0].send(long.repeat(100).as_bytes());
+    // This one has nothing more to say, and says so.
+    crowd[1].send(format!("{}\n", auth()).as_bytes());
+    let stream = crowd[1].0.get_ref();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
     agent.signal("CONT");
     for _ in 0..100 {
         result(&crowd[0].hear().expect("an answer"));
     }
+    result(&crowd[1].hear().expect("an answer"));
+    let begun = Instant::now();
+    assert!(crowd[1].hear().is_none() && begun.elapsed() < PATIENCE / 2);
 }
 
 #[test]
@@ -1002,15 +1018,48 @@ fn without_its_log_it_signs_nothing() {
     // With a second name it is not written to.
     fs::hard_link(&log, &twin).unwrap();
     settles(|| agent.ask(&auth())["ok"] == false);
-    for _ in 0..3 {
-        assert_eq!(code(&agent.ask(&auth())), "audit");
-    }
+    // More than could ever be on their way into the log.
+    let mut caller = agent.connect();
+    let mut sender = caller.0.get_ref().try_clone().unwrap();
+    let many = format!("{}\n", auth()).repeat(10_000);
+    thread::scope(|scope| {
+        scope.spawn(move || sender.write_all(many.as_bytes()).unwrap());
+        for _ in 0..10_000 {
+            assert_eq!(code(&caller.hear().expect("an answer")), "audit");
+        }
+    });
+    // It can be locked, and stays so as long as nobody could tell who opened it.
+    assert_eq!(
+        code(&agent.ask(&json!({"op": "lock", "passphrase": "sesame"}))),
+        "audit"
+    );
+    let unlock = json!({"op": "unlock", "passphrase": "sesame"});
+    assert_eq!(code(&agent.ask(&unlock)), "audit");
+    let status = agent.ask(&json!({"op": "status"}));
+    assert_eq!(result(&status)["locked"], true);
     fs::remove_file(&twin).unwrap();
-    settles(|| agent.ask(&auth())["ok"] == true);
+    settles(|| agent.ask(&unlock)["ok"] == true);
+    result(&agent.ask(&auth()));
     let run = agent.stop();
     assert_eq!(run.code, Some(0), "{run:#?}");
     assert!(run.stderr.contains("nothing is signed"), "{run:#?}");
-    stage.audit();
+    let refused = |line: &&Value| line["outcome"].as_str().unwrap().contains("audit (");
+    let lines = stage.audit();
+    assert!(lines.iter().any(|line| refused(&line)), "{lines:#?}");
+}
+
+/// Nothing is safer than no key, written down or not.
+#[test]
+fn without_its_log_it_can_be_ended() {
+    let stage = Stage::new();
+    let mut agent = stage.start();
+    result(&agent.ask(&auth()));
+    let log = stage.home.store().join("audit.jsonl");
+    fs::hard_link(log, stage.home.path("twin")).unwrap();
+    settles(|| agent.ask(&auth())["ok"] == false);
+    result(&agent.ask(&json!({"op": "shutdown"})));
+    agent.wait();
+    assert!(!agent.path.exists());
 }
 
 #[test]
@@ -1110,6 +1159,69 @@ fn a_login_that_fails_is_told_as_what_it_is() {
     assert_eq!(answer["error"]["reason"], "network");
     thread::sleep(Duration::from_millis(2100));
     stage.client(&["token", "bot"]).fails(5);
+}
+
+#[test]
+fn a_last_use_that_fails_takes_the_key_with_it() {
+    let exchange = Home::new();
+    let mut server = Server::start(&exchange, &[]);
+    let stage = Stage::on(&server.admin());
+    stage.configure("[agent.keys.bot]\nuses = 1\n");
+    let agent = stage.start();
+    server.stop();
+    let token = json!({"op": "token", "key": "bot"});
+    assert_eq!(code(&agent.ask(&token)), "login");
+    let status = agent.ask(&json!({"op": "status"}));
+    assert_eq!(result(&status)["keys"], 0);
+    assert_eq!(code(&agent.ask(&token)), "used_up");
+}
+
+/// A use that was counted in time is answered, although another was the last one meanwhile.
+#[test]
+fn a_use_is_one_however_long_it_takes() {
+    let exchange = Home::new();
+    let mut server = Server::start(&exchange, &[]);
+    let stage = Stage::on(&server.admin());
+    stage.configure("[agent.keys.bot]\nuses = 2\n");
+    let agent = stage.start();
+    let address = server.address();
+    server.stop();
+    let _server = Server::start_at(&exchange, &address, &["--fault", "auth:slow"]);
+    let mut slow = agent.connect();
+    slow.send(b"{\"op\":\"token\",\"key\":\"bot\"}\n");
+    let list = json!({"op": "list"});
+    settles(|| agent.ask(&list)["result"]["keys"][0]["uses_left"] == 1);
+    result(&agent.ask(&auth()));
+    assert_eq!(code(&agent.ask(&auth())), "used_up");
+    result(&slow.hear().expect("an answer"));
+}
+
+/// What one asks for takes longer than a line may, and the others have said what they want.
+#[test]
+fn nobody_is_late_who_waits_to_be_heard() {
+    let stage = Stage::new();
+    let args = ["provision", "slow", "--algorithm", "rsa-4096", "--yes"];
+    let more = ["--scope", SCOPE, "--network", "sandbox"];
+    let plain = ["--no-passphrase", "--insecure"];
+    stage.home.run(&[&args[..], &more, &plain].concat()).ok();
+    stage.configure("[agent]\nline = \"100ms\"\n");
+    let agent = Running::begin(stage.command(&["bot", "slow"]));
+    let line = format!("{{\"op\":\"auth\",\"key\":\"slow\"{:300}}}\n", "");
+    agent.signal("STOP");
+    let mut callers: Vec<Caller> = (0..4).map(|_| agent.connect()).collect();
+    for caller in &mut callers {
+        caller.send(line.repeat(100).as_bytes());
+    }
+    agent.signal("CONT");
+    thread::scope(|scope| {
+        for caller in &mut callers {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    result(&caller.hear().expect("an answer"));
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -502,3 +502,21 @@ fn provision_on_a_failing_disk_can_be_finished_when_it_works_again() {
         }
     }
 }
+
+/// A half of a line would break the chain, and all of it would come twice.
+#[test]
+fn a_line_that_is_not_on_the_disk_is_not_in_the_log() {
+    if !can_trace() {
+        return;
+    }
+    let home = Home::new();
+    let plain = ["--no-passphrase", "--insecure"];
+    home.run(&[&["generate", "one"], &plain[..]].concat()).ok();
+    let log = home.store().join("audit.jsonl");
+    let before = fs::read_to_string(&log).unwrap();
+    let command = home.command(&[&["generate", "two"], &plain[..]].concat());
+    let (run, struck) = strike(&home, &command, "fdatasync", "EIO", 1);
+    assert!(struck.unwrap().contains("audit.jsonl"));
+    assert_ne!(run.code, Some(0), "{run:#?}");
+    assert_eq!(fs::read_to_string(&log).unwrap(), before);
+}

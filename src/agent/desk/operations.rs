@@ -101,8 +101,12 @@ impl Agent {
             }
             Ok(granted)
         })?;
-        // Locked or expired while the exchange was asked.
-        if let Err(denial) = self.open().and_then(|()| key.signer().map(drop)) {
+        // Locked or expired while the exchange was asked. Used up it may be meanwhile: by this.
+        let still = match key.signer() {
+            Err(denial) if denial.code != Code::UsedUp => Err(denial),
+            _ => self.open(),
+        };
+        if let Err(denial) = still {
             drop(fresh);
             key.tokens.clear();
             return Err(denial);
@@ -180,8 +184,8 @@ impl Agent {
     }
 
     pub(super) fn unlock(&self, passphrase: &str, out: &mut Vec<u8>) -> Result<(), Denial> {
-        self.lock.open(passphrase)?;
-        self.note("agent unlock", None, None, "done")?;
+        let note = || self.note("agent unlock", None, None, "done");
+        self.lock.open(passphrase, note)?;
         wire::write_done(out, Empty {})
     }
 }

@@ -109,6 +109,8 @@ impl Connection {
         loop {
             match self.speak(patience) {
                 Then::Stay => {}
+                // Who asked for the agent's end need not hear that it comes.
+                Then::Leave => return self.last.unwrap_or(Then::Leave),
                 other => return other,
             }
             if let Some(last) = self.last {
@@ -150,7 +152,8 @@ impl Connection {
         } else {
             self.limits.idle
         };
-        let late = self.since.elapsed() > patience;
+        // Nor is one late whose words nobody has had the time to listen to.
+        let late = self.since.elapsed() > patience && !(self.filled == 0 && self.has_spoken());
         if late && self.filled > 0 {
             self.part(
                 agent,
@@ -159,6 +162,12 @@ impl Connection {
             self.speak(Patience::None);
         }
         late || self.began.elapsed() > self.limits.total
+    }
+
+    /// Tells whether there is something to be read.
+    fn has_spoken(&self) -> bool {
+        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(recv(&self.stream, &mut [0][..], peek), Ok((1.., _)))
     }
 
     /// Returns where the first line ends.

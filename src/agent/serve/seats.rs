@@ -41,7 +41,11 @@ pub(super) const LINGER: Duration = Duration::from_millis(1);
 const ONCE: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
 /// A caller is announced each time it says more: that saves a call for each answer, and wakes a thread
 /// for nothing where one is free and the caller quick.
-const EACH_TIME: EventFlags = EventFlags::IN.union(EventFlags::ET);
+const EACH_TIME: EventFlags = EventFlags::IN
+    .union(EventFlags::RDHUP)
+    .union(EventFlags::ET);
+/// What announces the end together with what was said before it, and only then.
+const ENDS: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP);
 /// Stands for the bell at the end.
 const CLOSING: EventData = EventData::new_u64(u64::MAX);
 
@@ -174,6 +178,9 @@ impl Seats {
                     seat.again = true;
                     continue;
                 };
+                // Its end is not read with what came before it; so it is announced anew.
+                let flags = event.flags;
+                seat.again |= flags.intersects(ENDS);
                 let linger = speaking.len() == 0 && !seat.each_time;
                 drop(seat);
                 self.attend(at, here, agent, linger);
