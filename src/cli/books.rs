@@ -181,12 +181,11 @@ impl Clerk {
             }
             // Refusals go on being taken in while nothing can be written: nobody waits for the disk
             // to be told no.
-            let again = self.failed.is_none_or(|at| at.elapsed() >= SECOND);
-            if again || !asked.is_empty() {
-                let well = self.failed.is_none();
-                if well && self.since.elapsed() >= SECOND || !asked.is_empty() {
-                    self.sum_up(&mut lines);
-                }
+            let last = !asked.is_empty();
+            if last || self.failed.is_none() && self.since.elapsed() >= SECOND {
+                self.sum_up(&mut lines);
+            }
+            if last || self.failed.is_none_or(|at| at.elapsed() >= SECOND) {
                 self.write(&mut lines);
             }
             for done in asked.drain(..) {
