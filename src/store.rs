@@ -163,8 +163,7 @@ impl FromStr for Generation {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let number = text.parse().map_err(|_| ())?;
-        let plain =
-            number > 0 && text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+        let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
         if plain { Ok(Self(number)) } else { Err(()) }
     }
 }
@@ -309,4 +308,46 @@ fn list(dir: &Path) -> Result<Vec<String>, Error> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn generations_are_written_in_one_way() {
+        for n in [1, 10, u32::MAX] {
+            let text = Generation(n).to_string();
+            assert_eq!(text.parse(), Ok(Generation(n)));
+        }
+        for text in ["", "0", "01", "+1", "-1", " 1", "1.0", "4294967296"] {
+            assert_eq!(text.parse::<Generation>(), Err(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_somebody_works_on_is_waited_for_no_longer_than_was_said() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store")).unwrap();
+        let name = "bot".parse().unwrap();
+        let held = store.lock(&name, Duration::ZERO).unwrap();
+        let refused = store.lock(&name, Duration::from_millis(60));
+        assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+        drop(held);
+        store.lock(&name, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn only_what_is_not_there_is_no_keystore_yet() {
+        let home = tempfile::tempdir().unwrap();
+        let (file, link) = (home.path().join("file"), home.path().join("link"));
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&link, &link).unwrap();
+        assert!(Store::open(&home.path().join("none")).is_ok());
+        assert!(Store::open(&file.join("store")).is_err());
+        assert!(list(&home.path().join("none")).unwrap().is_empty());
+        assert!(list(&file).unwrap().is_empty());
+        assert!(list(&link).is_err());
+    }
 }
