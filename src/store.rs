@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn a_key_that_somebody_works_on_is_waited_for_no_longer_than_was_said() {
         let home = tempfile::tempdir().unwrap();
-        let store = Store::open(&home.path().join("store")).unwrap();
+        let store = Store::open(&home.path().join("not/there/yet")).unwrap();
         let name = "bot".parse().unwrap();
         let held = store.lock(&name, Duration::ZERO).unwrap();
         let refused = store.lock(&name, Duration::from_millis(60));
@@ -349,5 +349,20 @@ mod tests {
         assert!(list(&home.path().join("none")).unwrap().is_empty());
         assert!(list(&file).unwrap().is_empty());
         assert!(list(&link).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_taken_for_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store")).unwrap();
+        let name = "bot".parse().unwrap();
+        store.ensure_root().unwrap();
+        assert!(matches!(store.current(&name), Err(Error::NoSuchKey { .. })));
+        assert!(matches!(store.intent(&name), Ok(None)));
+        for dir in ["keys", "journal"] {
+            fs::write(store.root().join(dir), "").unwrap();
+        }
+        assert!(matches!(store.current(&name), Err(Error::Io { .. })));
+        assert!(matches!(store.intent(&name), Err(Error::Io { .. })));
     }
 }

@@ -293,3 +293,30 @@ impl<'de, const N: u32> Deserialize<'de> for Version<N> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_version_is_not_read() {
+        assert_eq!(
+            toml::from_str::<Versioned>("version = 2").unwrap().version,
+            Version
+        );
+        for other in [1, 3] {
+            let refused = toml::from_str::<Versioned>(&format!("version = {other}"));
+            let problem = refused.unwrap_err().to_string();
+            assert!(
+                problem.contains("was written by another derikey"),
+                "{problem}"
+            );
+        }
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Versioned {
+        version: Version<2>,
+    }
+}
