@@ -339,6 +339,18 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_begun_that_could_not_be_written_down() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store")).unwrap();
+        fs::create_dir(store.ensure_root().unwrap().join("audit.jsonl")).unwrap();
+        let refused = store.lock(&"bot".parse().unwrap(), Duration::ZERO);
+        assert!(
+            matches!(refused, Err(Error::NotAFile { .. })),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
     fn only_what_is_not_there_is_no_keystore_yet() {
         let home = tempfile::tempdir().unwrap();
         let (file, link) = (home.path().join("file"), home.path().join("link"));

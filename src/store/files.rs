@@ -382,6 +382,11 @@ impl Drop for Draft {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::os::{
+        fd::AsRawFd,
+        unix::fs::{PermissionsExt, chown},
+    };
+
     use super::*;
 
     #[test]
@@ -417,6 +422,38 @@ mod tests {
         assert_ne!(first, second);
         let nowhere = fresh_name(&home.path().join("none/key"), create);
         assert!(matches!(nowhere, Err(Error::Io { .. })), "{nowhere:?}");
+    }
+
+    #[test]
+    fn only_roots_credential_may_show_rights_of_a_group() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("credential");
+        fs::write(&path, "x").unwrap();
+        let may = |mode, trust| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            read(&path, 9, trust).is_ok()
+        };
+        let root = geteuid().is_root();
+        assert!(may(0o400, Trust::Credential) && may(0o400, Trust::Private));
+        assert_eq!(may(0o440, Trust::Credential), root);
+        assert!(!may(0o444, Trust::Credential) && !may(0o440, Trust::Private));
+        if root {
+            chown(&path, Some(1), None).unwrap();
+            assert!(!may(0o440, Trust::Credential) && !may(0o400, Trust::Credential));
+        }
+    }
+
+    #[test]
+    fn orders_that_come_through_a_descriptor_are_waited_for() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let path = format!("/dev/fd/{}", reader.as_raw_fd());
+        let slow = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            writer.write_all(b"x").unwrap();
+        });
+        let bytes = read(Path::new(&path), 9, Trust::Orders).unwrap();
+        assert_eq!(*bytes, b"x");
+        slow.join().unwrap();
     }
 
     #[test]
