@@ -163,8 +163,7 @@ impl FromStr for Generation {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let number = text.parse().map_err(|_| ())?;
-        let plain =
-            number > 0 && text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+        let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
         if plain { Ok(Self(number)) } else { Err(()) }
     }
 }
@@ -309,4 +308,73 @@ fn list(dir: &Path) -> Result<Vec<String>, Error> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn generations_are_written_in_one_way() {
+        for n in [1, 10, u32::MAX] {
+            let text = Generation(n).to_string();
+            assert_eq!(text.parse(), Ok(Generation(n)));
+        }
+        for text in ["", "0", "01", "+1", "-1", " 1", "1.0", "4294967296"] {
+            assert_eq!(text.parse::<Generation>(), Err(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_somebody_works_on_is_waited_for_no_longer_than_was_said() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("not/there/yet")).unwrap();
+        let name = "bot".parse().unwrap();
+        let held = store.lock(&name, Duration::ZERO).unwrap();
+        let refused = store.lock(&name, Duration::from_millis(60));
+        assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+        drop(held);
+        store.lock(&name, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_begun_that_could_not_be_written_down() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store")).unwrap();
+        fs::create_dir(store.ensure_root().unwrap().join("audit.jsonl")).unwrap();
+        let refused = store.lock(&"bot".parse().unwrap(), Duration::ZERO);
+        assert!(
+            matches!(refused, Err(Error::NotAFile { .. })),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn only_what_is_not_there_is_no_keystore_yet() {
+        let home = tempfile::tempdir().unwrap();
+        let (file, link) = (home.path().join("file"), home.path().join("link"));
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&link, &link).unwrap();
+        assert!(Store::open(&home.path().join("none")).is_ok());
+        assert!(Store::open(&file.join("store")).is_err());
+        assert!(list(&home.path().join("none")).unwrap().is_empty());
+        assert!(list(&file).unwrap().is_empty());
+        assert!(list(&link).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_taken_for_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store")).unwrap();
+        let name = "bot".parse().unwrap();
+        store.ensure_root().unwrap();
+        assert!(matches!(store.current(&name), Err(Error::NoSuchKey { .. })));
+        assert!(matches!(store.intent(&name), Ok(None)));
+        for dir in ["keys", "journal"] {
+            fs::write(store.root().join(dir), "").unwrap();
+        }
+        assert!(matches!(store.current(&name), Err(Error::Io { .. })));
+        assert!(matches!(store.intent(&name), Err(Error::Io { .. })));
+    }
 }

@@ -381,6 +381,38 @@ mod tests {
     }
 
     #[test]
+    fn every_operation_takes_its_own_fields_and_no_others() {
+        let every = ["key", "scope", "method", "path", "body", "passphrase"];
+        for (op, needed, optional) in [
+            ("auth", ["key"].as_slice(), ["scope"].as_slice()),
+            ("token", &["key"], &["scope"]),
+            ("rest", &["key", "method", "path"], &["body"]),
+            ("list", &[], &["key"]),
+            ("status", &[], &[]),
+            ("lock", &["passphrase"], &[]),
+            ("unlock", &["passphrase"], &[]),
+            ("shutdown", &[], &[]),
+        ] {
+            let fits = |fields: &[&str]| {
+                let fields: String = fields.iter().map(|f| format!(r#","{f}":"x""#)).collect();
+                let line = format!(r#"{{"op":"{op}"{fields}}}"#);
+                let read = Request::read(line.as_bytes()).map(|request| request.action());
+                read.is_ok_and(|action| action == format!("agent {op}"))
+            };
+            assert!(fits(needed), "{op}");
+            for field in every {
+                let others = needed.iter().copied().filter(|f| *f != field);
+                let mut fields: Vec<&str> = others.collect();
+                let without = fits(&fields);
+                assert_eq!(without, !needed.contains(&field), "{op} without {field}");
+                fields.push(field);
+                let known = needed.contains(&field) || optional.contains(&field);
+                assert_eq!(fits(&fields), known, "{op} with {field}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_not_documented_is_refused() {
         for line in [
             "",

@@ -197,6 +197,23 @@ mod tests {
         decode::<u64>("public/get_time", 7, &answer).and_then(|answer| answer.outcome)
     }
 
+    #[derive(Serialize)]
+    struct Said(String);
+
+    impl Method for Said {
+        const NAME: &'static str = "public/say";
+        const AGAIN: Again = Again::Never;
+        type Reply = u64;
+    }
+
+    #[test]
+    fn a_request_may_be_as_long_as_the_exchange_takes_it_and_no_longer() {
+        let say = |length| encode(7, &Said("x".repeat(length)));
+        let room = 32_000 - say(0).unwrap().len();
+        assert_eq!(say(room).unwrap().len(), 32_000);
+        assert!(matches!(say(room + 1), Err(Error::TooLarge { .. })));
+    }
+
     #[test]
     fn an_answer_must_be_one() {
         assert!(matches!(

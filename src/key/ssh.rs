@@ -168,6 +168,7 @@ mod tests {
         };
         assert_eq!(key.public().algorithm(), Algorithm::Ed25519);
         assert_eq!(key.blob(), blob);
+        assert_eq!(format!("{key:?}"), key.public().fingerprint().to_string());
         assert_eq!(SshKey::fingerprint_of(&blob), SHOWN);
         for cut in 0..blob.len() {
             assert!(SshKey::read(blob.get(..cut).unwrap()).is_err(), "{cut}");
@@ -180,14 +181,21 @@ mod tests {
         let read = |name: &[u8]| SshKey::read(&put(&[name, &[1; 32]])).unwrap_err();
         let fido = read(b"sk-ssh-ed25519@openssh.com");
         assert!(matches!(fido, Error::HardwareKey), "{fido:?}");
-        for name in [
-            b"ssh-ed25519-cert-v01@openssh.com".as_slice(),
-            b"ecdsa-sha2-nistp256",
-            b"ssh-dss",
-            b"",
+        for (name, said) in [
+            (
+                b"ssh-ed25519-cert-v01@openssh.com".as_slice(),
+                "SSH certificate",
+            ),
+            (b"ecdsa-sha2-nistp256", "EC"),
+            (b"ssh-dss", "DSA"),
+            (b"ssh-ed448", "Ed448"),
+            (b"", "such SSH"),
         ] {
             let error = read(name);
-            assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+            let Error::Unsupported { algorithm } = &error else {
+                panic!("{error:?}");
+            };
+            assert_eq!(algorithm, said);
         }
         let short = SshKey::read(&put(&[b"ssh-rsa", &[1, 0, 1], &[1; 128]])).unwrap_err();
         assert!(matches!(short, Error::RsaSize { .. }), "{short:?}");

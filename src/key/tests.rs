@@ -5,6 +5,10 @@
     clippy::indexing_slicing,
     reason = "tests"
 )]
+use std::convert::Infallible;
+
+use rand_core::{TryCryptoRng, TryRng, utils};
+
 use super::*;
 
 mod wycheproof;
@@ -114,6 +118,10 @@ fn signatures_are_those_of_openssl() {
     assert_eq!(
         message(&request("GET", account, "")).as_bytes(),
         b"1576074319000\n1iqt2wls\nGET\n/api/v2/private/get_account_summary?currency=BTC\n\n"
+    );
+    assert_eq!(
+        format!("{:?}", message(&login("otp 123456"))),
+        "Message(33 bytes)"
     );
 }
 
@@ -385,6 +393,7 @@ fn refusals() {
     for (name, input, expected) in [
         ("empty", b"".as_slice(), "Empty"),
         ("blank", b"\xef\xbb\xbf \r\n\t", "Empty"),
+        ("large", &[b' '; MAX_INPUT], "Empty"),
         ("too large", &[b' '; MAX_INPUT + 1], "TooLarge"),
         ("noise", b"hello", "Unrecognised"),
         ("noise", b"\x30\x00", "Malformed"),
@@ -410,17 +419,28 @@ fn refusals() {
         ("ec", refused!("ec-sec1.der"), "Unsupported(EC)"),
         ("dsa", refused!("dsa.pem"), "Unsupported(DSA)"),
         ("dsa", refused!("dsa-traditional.der"), "Unsupported(DSA)"),
+        (
+            "dsa",
+            b"-----BEGIN DSA PRIVATE KEY-----\n-----END DSA PRIVATE KEY-----",
+            "Unsupported(DSA)",
+        ),
         ("x25519", refused!("x25519.pem"), "Unsupported(X25519)"),
         ("x448", refused!("x448.pem"), "Unsupported(X448)"),
         ("ed448", refused!("ed448.pem"), "Unsupported(Ed448)"),
         ("public", accepted!("ed25519.pub.pem"), "Public"),
         ("public", refused!("rsa-public-pkcs1.pem"), "Public"),
         ("public", refused!("openssh.pub"), "Public"),
+        ("public", b"\x30\x06\x02\x01\x0f\x02\x01\x03", "Public"),
         ("certificate", refused!("certificate.pem"), "Certificate"),
         ("certificate", refused!("certificate.der"), "Certificate"),
         (
             "legacy",
             refused!("legacy-encrypted.pem"),
+            "LegacyEncryption",
+        ),
+        (
+            "half legacy",
+            b"-----BEGIN PRIVATE KEY-----\nDEK-Info: X\n-----END PRIVATE KEY-----",
             "LegacyEncryption",
         ),
         ("p12", refused!("archive.p12"), "Foreign(a PKCS#12 archive)"),
@@ -436,6 +456,11 @@ fn refusals() {
             "Foreign(an age identity)",
         ),
         ("pgp", refused!("pgp.asc"), "Foreign(an OpenPGP text)"),
+        (
+            "label",
+            b"-----BEGIN X-----\n-----END X-----",
+            "Unrecognised",
+        ),
         ("jwk", b"{\"kty\":\"OKP\"}", "Foreign(a JSON text)"),
         ("two", refused!("two.pem"), "Several"),
         ("two", refused!("openssh-two"), "Several"),
@@ -446,19 +471,43 @@ fn refusals() {
         ("ssh sk", refused!("openssh-sk"), "HardwareKey"),
         ("ssh ecdsa", refused!("openssh-ecdsa"), "Unsupported(EC)"),
         ("ssh dsa", refused!("openssh-dsa"), "Unsupported(DSA)"),
-        ("ssh rounds", refused!("openssh-rounds"), "Costly"),
+        (
+            "ssh rounds",
+            refused!("openssh-rounds"),
+            "Costly(more than 1024 rounds of bcrypt)",
+        ),
         ("ssh kdf", refused!("openssh-cipher"), "UnsupportedSealing"),
         ("pbes1", refused!("pbes1.pem"), "UnsupportedSealing"),
         ("3des", refused!("pbes2-des3.pem"), "UnsupportedSealing"),
         ("gcm", refused!("pbes2-gcm.pem"), "UnsupportedSealing"),
         ("rc2", refused!("pbes2-rc2.pem"), "UnsupportedSealing"),
-        ("2^31 rounds", refused!("pbkdf2-2e31.pem"), "Costly"),
-        ("rounds", refused!("pbkdf2-10000001.pem"), "Costly"),
+        (
+            "2^31 rounds",
+            refused!("pbkdf2-2e31.pem"),
+            "Costly(more than 10,000,000 rounds of PBKDF2)",
+        ),
+        (
+            "rounds",
+            refused!("pbkdf2-10000001.pem"),
+            "Costly(more than 10,000,000 rounds of PBKDF2)",
+        ),
         ("no rounds", refused!("pbkdf2-0.pem"), "Malformed"),
         ("salt", refused!("pbkdf2-long-salt.pem"), "Malformed"),
-        ("scrypt", refused!("scrypt-memory.pem"), "Costly"),
-        ("scrypt", refused!("scrypt-work.pem"), "Costly"),
-        ("scrypt", refused!("scrypt-overflow.pem"), "Costly"),
+        (
+            "scrypt",
+            refused!("scrypt-memory.pem"),
+            "Costly(more than 256 MiB of memory for scrypt)",
+        ),
+        (
+            "scrypt",
+            refused!("scrypt-work.pem"),
+            "Costly(more than 1 GiB of work for scrypt)",
+        ),
+        (
+            "scrypt",
+            refused!("scrypt-overflow.pem"),
+            "Costly(more than 256 MiB of memory for scrypt)",
+        ),
         ("scrypt", refused!("scrypt-n0.pem"), "Malformed"),
         ("scrypt", refused!("scrypt-n3.pem"), "Malformed"),
     ] {
@@ -475,12 +524,54 @@ fn kind(error: &Error) -> String {
     match error {
         Error::Foreign { format } => format!("Foreign({format})"),
         Error::Unsupported { algorithm } => format!("Unsupported({algorithm})"),
+        Error::Costly { what } => format!("Costly({what})"),
         Error::RsaSize { bits } => format!("RsaSize({bits})"),
         Error::Invalid { algorithm } => format!("Invalid({algorithm})"),
         other => {
             let text = format!("{other:?}");
             text.split([' ', '(']).next().unwrap().to_owned()
         }
+    }
+}
+
+#[test]
+fn a_few_bytes_decide_how_a_sealed_key_is_refused() {
+    for (input, from, to, expected) in [
+        // N of scrypt, beside r
+        (
+            refused!("scrypt-n3.pem"),
+            b"\x03\x02\x01\x08",
+            b"\x01\x02\x01\x08",
+            "Malformed",
+        ),
+        (
+            refused!("scrypt-n3.pem"),
+            b"\x03\x02\x01\x08",
+            b"\x02\x02\x01\x08",
+            "WrongPassphrase",
+        ),
+        // hmacWithSHA512-224 (RFC 8018, B.1.2)
+        (
+            accepted!("ed25519.hmacWithSHA512.pem"),
+            b"\x02\x0b\x05\x00",
+            b"\x02\x0c\x05\x00",
+            "UnsupportedSealing",
+        ),
+        // A cipher without a derivation; no round of bcrypt
+        (accepted!("openssh-ed25519"), b"none", b"aes-", "Malformed"),
+        (
+            accepted!("openssh-ed25519-sealed"),
+            b"\x00\x00\x00\x04",
+            b"\x00\x00\x00\x00",
+            "Malformed",
+        ),
+    ] {
+        let block = pem::find(input).unwrap().unwrap();
+        let mut der = block.decode().unwrap();
+        let at = der.windows(4).position(|four| four == from).unwrap();
+        der[at..at + 4].copy_from_slice(to);
+        let pem = pem::encode(block.label, &der);
+        assert_eq!(kind(&read(pem.as_bytes()).unwrap_err()), expected, "{to:?}");
     }
 }
 
@@ -579,6 +670,37 @@ fn fields_that_could_end_early_are_refused() {
         assert!(matches!(refused, Err(Error::Uri)), "{uri}");
     }
     assert!(Message::new(&stamp(), &login("any text, \u{fc}\"'")).is_ok());
+}
+
+/// One byte after another, from 255 down.
+struct Falling(u8);
+
+impl TryRng for Falling {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        utils::next_word_via_fill(self)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        utils::next_word_via_fill(self)
+    }
+
+    fn try_fill_bytes(&mut self, room: &mut [u8]) -> Result<(), Infallible> {
+        for byte in room {
+            *byte = self.0;
+            self.0 = self.0.wrapping_sub(1);
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Falling {}
+
+#[test]
+fn bytes_that_would_favour_some_characters_make_none() {
+    let nonce = Nonce::random(&mut Falling(255));
+    assert_eq!(nonce.as_str(), "9876543210zyxwvutsrqponm");
 }
 
 #[test]

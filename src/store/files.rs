@@ -284,25 +284,31 @@ fn in_place(
 
 /// Renames without ever taking another's place.
 pub(super) fn rename_new(from: &Path, to: &Path) -> Result<(), Error> {
-    let exists = || Error::Exists { path: to.into() };
     in_place(from, to, || {
         match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
-            Err(Errno::EXIST | Errno::NOTEMPTY) => Err(exists()),
-            // Not every file system knows the flag (NFS). There, a link takes no other's place, and
-            // no directory takes that of one with something in it.
-            Err(Errno::INVAL | Errno::NOSYS) if from.is_dir() => match fs::rename(from, to) {
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Err(exists()),
-                result => result.map_err(at(to)),
-            },
-            Err(Errno::INVAL | Errno::NOSYS) => match fs::hard_link(from, to) {
-                Ok(()) => fs::remove_file(from).map_err(at(from)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists()),
-                Err(error) => Err(at(to)(error)),
-            },
+            Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Error::Exists { path: to.into() }),
+            // Not every file system knows the flag (NFS).
+            Err(Errno::INVAL | Errno::NOSYS) => rename_without_flag(from, to),
             Err(error) => Err(at(to)(error.into())),
         }
     })
+}
+
+/// A link takes no other's place, and no directory that of one with something in it.
+fn rename_without_flag(from: &Path, to: &Path) -> Result<(), Error> {
+    let exists = || Error::Exists { path: to.into() };
+    if from.is_dir() {
+        return match fs::rename(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Err(exists()),
+            result => result.map_err(at(to)),
+        };
+    }
+    match fs::hard_link(from, to) {
+        Ok(()) => fs::remove_file(from).map_err(at(from)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists()),
+        Err(error) => Err(at(to)(error)),
+    }
 }
 
 /// Makes what happened in a directory last.
@@ -370,5 +376,90 @@ impl Drop for Draft {
         if !self.kept {
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::os::{
+        fd::AsRawFd,
+        unix::fs::{PermissionsExt, chown},
+    };
+
+    use super::*;
+
+    #[test]
+    fn nothing_takes_anothers_place_where_the_file_system_cannot_promise_it() {
+        let home = tempfile::tempdir().unwrap();
+        let path = |name: &str| home.path().join(name);
+        let there = |name: &str| path(name).exists();
+        fs::write(path("old"), "old").unwrap();
+        fs::write(path("new"), "new").unwrap();
+        for dir in ["full", "staged"] {
+            fs::create_dir(path(dir)).unwrap();
+            fs::write(path(dir).join("key"), dir).unwrap();
+        }
+        for (from, taken, free) in [("new", "old", "file"), ("staged", "full", "dir")] {
+            let refused = rename_without_flag(&path(from), &path(taken));
+            assert!(matches!(refused, Err(Error::Exists { .. })), "{refused:?}");
+            let nowhere = rename_without_flag(&path(from), &path("none").join(free));
+            assert!(matches!(nowhere, Err(Error::Io { .. })), "{nowhere:?}");
+            assert!(there(from) && !there(free));
+            rename_without_flag(&path(from), &path(free)).unwrap();
+            assert!(there(free) && !there(from));
+        }
+        assert_eq!(fs::read(path("old")).unwrap(), b"old");
+        assert_eq!(fs::read(path("full").join("key")).unwrap(), b"full");
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_passed_over_and_no_other_failure_is() {
+        let home = tempfile::tempdir().unwrap();
+        let create = |path: &Path| File::create_new(path);
+        let (first, _) = fresh_name(&home.path().join("key"), create).unwrap();
+        let (second, _) = fresh_name(&home.path().join("key"), create).unwrap();
+        assert_ne!(first, second);
+        let nowhere = fresh_name(&home.path().join("none/key"), create);
+        assert!(matches!(nowhere, Err(Error::Io { .. })), "{nowhere:?}");
+    }
+
+    #[test]
+    fn only_roots_credential_may_show_rights_of_a_group() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("credential");
+        fs::write(&path, "x").unwrap();
+        let may = |mode, trust| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            read(&path, 9, trust).is_ok()
+        };
+        let root = geteuid().is_root();
+        assert!(may(0o400, Trust::Credential) && may(0o400, Trust::Private));
+        assert_eq!(may(0o440, Trust::Credential), root);
+        assert!(!may(0o444, Trust::Credential) && !may(0o440, Trust::Private));
+        if root {
+            chown(&path, Some(1), None).unwrap();
+            assert!(!may(0o440, Trust::Credential) && !may(0o400, Trust::Credential));
+        }
+    }
+
+    #[test]
+    fn orders_that_come_through_a_descriptor_are_waited_for() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let path = format!("/dev/fd/{}", reader.as_raw_fd());
+        let slow = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            writer.write_all(b"x").unwrap();
+        });
+        let bytes = read(Path::new(&path), 9, Trust::Orders).unwrap();
+        assert_eq!(*bytes, b"x");
+        slow.join().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_read_ends_the_reading() {
+        let dir = File::open("/").unwrap();
+        let refused = read_to_limit(&dir, Path::new("/"), 1);
+        assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
     }
 }

@@ -260,3 +260,26 @@ impl Store {
 fn file_name(name: &KeyName) -> String {
     format!("{name}.json")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn stages_are_called_what_the_journal_calls_them() {
+        for stage in [
+            Stage::Planned,
+            Stage::Generated,
+            Stage::Creating,
+            Stage::Registered,
+            Stage::Granting,
+            Stage::Proven,
+            Stage::Deployed,
+            Stage::Switched,
+            Stage::Disabled,
+        ] {
+            assert_eq!(serde_json::to_value(stage).unwrap(), stage.as_str());
+        }
+    }
+}

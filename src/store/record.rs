@@ -293,3 +293,71 @@ impl<'de, const N: u32> Deserialize<'de> for Version<N> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_version_is_not_read() {
+        assert_eq!(
+            toml::from_str::<Versioned>("version = 2").unwrap().version,
+            Version
+        );
+        for other in [1, 3] {
+            let refused = toml::from_str::<Versioned>(&format!("version = {other}"));
+            let problem = refused.unwrap_err().to_string();
+            assert!(
+                problem.contains("was written by another derikey"),
+                "{problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_is_what_was_last_seen_of_it() {
+        let now = Moment(SystemTime::UNIX_EPOCH);
+        let mut record = Record {
+            algorithm: Algorithm::Ed25519,
+            fingerprint: "00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff"
+                .parse()
+                .unwrap(),
+            created: now,
+            registration: None,
+            signer: None,
+        };
+        assert_eq!(record.state(), State::Local);
+        for (enabled, retired, proven, state) in [
+            (true, None, None, State::Registered),
+            (true, None, Some(now), State::Active),
+            (false, None, Some(now), State::Disabled),
+            (false, Some(now), Some(now), State::Retired),
+            (true, Some(now), None, State::Retired),
+        ] {
+            record.registration = Some(Registration {
+                network: Network::Test,
+                client_id: "abc".parse().unwrap(),
+                key_id: None,
+                label: String::new(),
+                scope: Scope::nothing(),
+                whitelist: Vec::new(),
+                features: Vec::new(),
+                enabled,
+                retired,
+                fingerprint_verified: false,
+                proven,
+            });
+            assert_eq!(record.state(), state);
+            let file = toml::to_string(&record).unwrap();
+            let line = format!("state = \"{}\"", state.as_str());
+            assert!(file.lines().any(|found| found == line), "{file}");
+            assert_eq!(toml::from_str::<Record>(&file).unwrap(), record);
+        }
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Versioned {
+        version: Version<2>,
+    }
+}

@@ -66,3 +66,30 @@ fn used(path: &Path) -> Result<BTreeMap<String, u64>, Error> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_step_is_claimed_once_and_with_it_all_before() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store")).unwrap();
+        assert!(store.is_step_free("a", 5).unwrap());
+        assert!(store.claim_step("a", 5).unwrap());
+        for (seed, step, free) in [
+            ("a", 4, false),
+            ("a", 5, false),
+            ("a", 6, true),
+            ("b", 5, true),
+        ] {
+            assert_eq!(
+                store.is_step_free(seed, step).unwrap(),
+                free,
+                "{seed} {step}"
+            );
+            assert_eq!(store.claim_step(seed, step).unwrap(), free, "{seed} {step}");
+        }
+    }
+}

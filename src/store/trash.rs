@@ -100,3 +100,34 @@ fn drafts(dir: &Path) -> Result<Vec<String>, Error> {
     names.retain(|name| name.starts_with('.') && name.ends_with(".new"));
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn what_was_left_half_done_goes_and_nothing_else() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store")).unwrap();
+        let keys = store.subdir("keys").unwrap();
+        let (dirs, drafts) = (
+            [".bot.7-0.new", "bot/.2.7-0.new"],
+            ["bot/.current.7-0.new", "bot/1/.key.toml.7-0.new"],
+        );
+        let others = [".other.7-0.new", ".bot.lock", "bot/1/x.new", "bot/1/.x"];
+        fs::create_dir_all(keys.join("bot/1")).unwrap();
+        for dir in dirs {
+            fs::create_dir(keys.join(dir)).unwrap();
+        }
+        for file in drafts.iter().chain(&others) {
+            fs::write(keys.join(file), "").unwrap();
+        }
+        store.tidy(&"bot".parse().unwrap()).unwrap();
+        for gone in dirs.iter().chain(&drafts) {
+            assert!(!keys.join(gone).exists(), "{gone}");
+        }
+        assert!(others.iter().all(|other| keys.join(other).exists()));
+        assert_eq!(list(&store.root().join("trash")).unwrap().len(), 2);
+    }
+}
