@@ -371,6 +371,10 @@ mod tests {
         store.ensure_root().unwrap();
         assert!(matches!(store.current(&name), Err(Error::NoSuchKey { .. })));
         assert!(matches!(store.intent(&name), Ok(None)));
+        let keys = store.subdir("keys").unwrap();
+        store.subdir("keys/bot").unwrap();
+        assert!(matches!(store.current(&name), Err(Error::Io { .. })));
+        fs::remove_dir_all(keys).unwrap();
         for dir in ["keys", "journal"] {
             fs::write(store.root().join(dir), "").unwrap();
         }

@@ -104,6 +104,7 @@ mod tests {
         let print: Fingerprint = SHOWN.parse().unwrap();
         assert_eq!(print.to_string(), SHOWN);
         assert_eq!(format!("{print:?}"), SHOWN);
+        assert!(print.as_bytes().starts_with(&[0x9c, 0x6d]));
         let json = serde_json::to_string(&print).unwrap();
         assert_eq!(json, format!("{SHOWN:?}"));
         assert_eq!(serde_json::from_str::<Fingerprint>(&json).unwrap(), print);

@@ -67,7 +67,7 @@ mod tests {
     fn the_rule() {
         for text in ["a", "_", "bot_1", "ABCDEFGHIJKLMNO9"] {
             let name: KeyName = text.parse().unwrap();
-            assert_eq!(name.to_string(), text);
+            assert_eq!((name.to_string(), name.as_ref()), (text.into(), text));
             let json = serde_json::to_string(&name).unwrap();
             assert_eq!(serde_json::from_str::<KeyName>(&json).unwrap(), name);
         }

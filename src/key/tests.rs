@@ -10,6 +10,7 @@ use std::convert::Infallible;
 use rand_core::{TryCryptoRng, TryRng, utils};
 
 use super::*;
+use crate::secret::ClientSecret;
 
 mod wycheproof;
 
@@ -123,6 +124,12 @@ fn signatures_are_those_of_openssl() {
         format!("{:?}", message(&login("otp 123456"))),
         "Message(33 bytes)"
     );
+}
+
+#[test]
+fn a_symmetric_key_shows_nothing() {
+    let key = SymmetricKey::new(&ClientSecret::new("canary".into()));
+    assert_eq!(format!("{key:?}"), "SymmetricKey([redacted])");
 }
 
 #[test]

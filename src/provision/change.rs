@@ -304,3 +304,64 @@ impl<T: Transport> Work<'_, T> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::key::Algorithm;
+
+    fn key() -> Value {
+        json!({
+            "id": 7, "client_id": "abc", "name": "bot", "max_scope": "trade:read", "enabled": true,
+            "ip_whitelist": ["192.0.2.2", "192.0.2.1", "192.0.2.2"],
+            "enabled_features": ["block_rfq_approval"],
+        })
+    }
+
+    fn shown(key: &Value) -> ApiKey {
+        serde_json::from_value(key.clone()).unwrap()
+    }
+
+    #[test]
+    fn a_whitelist_that_is_left_alone_is_sent_back_as_it_came() {
+        let merged = |change: &Change| merge(&shown(&key()), change, Algorithm::Ed25519).whitelist;
+        assert_eq!(merged(&Change::default()), shown(&key()).ip_whitelist);
+        let other = Change {
+            remove: vec!["192.0.2.3".parse().unwrap()],
+            ..Change::default()
+        };
+        let sorted: Vec<Whitelisted> = ["192.0.2.1", "192.0.2.2"]
+            .map(|ip| ip.parse().unwrap())
+            .into();
+        assert_eq!(merged(&other), sorted);
+    }
+
+    #[test]
+    fn each_setting_that_was_not_taken_over_is_noticed() {
+        let wish = merge(&shown(&key()), &Change::default(), Algorithm::Ed25519);
+        let differs = |key: &Value| {
+            let survey = Survey(vec![shown(key)]);
+            taken_over(&survey, KeyId(7), &wish, true).is_err()
+        };
+        assert!(!differs(&key()));
+        for (field, value) in [
+            ("id", json!(8)),
+            ("max_scope", json!("trade:read_write")),
+            ("ip_whitelist", json!(["192.0.2.1"])),
+            ("name", json!("other")),
+            ("enabled", json!(false)),
+            ("enabled_features", json!(["restricted_block_trades"])),
+            (
+                "enabled_features",
+                json!(["block_rfq_approval", "restricted_block_trades"]),
+            ),
+        ] {
+            let mut other = key();
+            other[field] = value;
+            assert!(differs(&other), "{other}");
+        }
+    }
+}

@@ -125,3 +125,34 @@ impl<T: Transport> Work<'_, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use serde_json::json;
+
+    use super::*;
+
+    fn key(id: u64, scope: &str, enabled: bool) -> ApiKey {
+        let key =
+            json!({"id": id, "client_id": id.to_string(), "max_scope": scope, "enabled": enabled});
+        serde_json::from_value(key).unwrap()
+    }
+
+    #[test]
+    fn only_the_operator_and_the_last_key_that_manages_keys_lock_their_owner_out() {
+        let (manages, trades) = ("account:read_write", "trade:read_write");
+        for (target, other, locks_out) in [
+            (key(2, manages, true), key(3, manages, true), false),
+            (key(2, manages, true), key(3, manages, false), true),
+            (key(2, manages, true), key(3, trades, true), true),
+            (key(2, manages, false), key(3, trades, true), false),
+            (key(2, trades, true), key(3, trades, true), false),
+            (key(1, trades, true), key(3, manages, true), true),
+        ] {
+            let survey = Survey(vec![key(target.id.0, manages, true), other]);
+            let said = survey.lock_out(&target, &"1".parse().unwrap());
+            assert_eq!(said.is_some(), locks_out, "{target:?}, {survey:?}");
+        }
+    }
+}

@@ -414,6 +414,24 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_come_to_its_place_leaves_nothing_behind() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("file");
+        write_new(&path, b"first").unwrap();
+        let taken = write_new(&path, b"second");
+        assert!(matches!(taken, Err(Error::Exists { .. })), "{taken:?}");
+        let dir = replace(home.path(), b"second");
+        assert!(matches!(dir, Err(Error::NotAFile { .. })), "{dir:?}");
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_device_is_read_whatever_its_mode() {
+        assert!(read(Path::new("/dev/null"), 9, Trust::Private).is_ok());
+    }
+
+    #[test]
     fn a_name_that_is_taken_is_passed_over_and_no_other_failure_is() {
         let home = tempfile::tempdir().unwrap();
         let create = |path: &Path| File::create_new(path);
