@@ -42,7 +42,8 @@ fn frame<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use std::{fs::File, hint::black_box, os::unix::fs::FileExt};

@@ -10,7 +10,7 @@
 )]
 
 #[cfg(target_os = "linux")]
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::{
     ffi::{c_char, c_int, c_void},
     io,
@@ -246,10 +246,9 @@ fn take_secret(room: usize) -> Option<NonNull<u8>> {
     let fd = c_int::try_from(fd).ok().filter(|fd| *fd >= 0)?;
     // SAFETY: the descriptor is new and ours; the pages outlive it.
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: a call on a descriptor.
-    let sized = unsafe { libc::ftruncate(file.as_raw_fd(), room.try_into().ok()?) } == 0;
+    rustix::fs::ftruncate(&file, room.try_into().ok()?).ok()?;
     // This counts towards the limit on locked memory, too.
-    let pages = sized.then(|| map(room, libc::MAP_SHARED, fd).ok())??;
+    let pages = map(room, libc::MAP_SHARED, fd).ok()?;
     if advise(pages, room, libc::MADV_DONTFORK) {
         return Some(pages);
     }
@@ -278,9 +277,8 @@ fn advise(pages: NonNull<u8>, room: usize, advice: c_int) -> bool {
 
 /// An Ed25519 private key, where aws-lc keeps what is secret.
 ///
-/// `aws-lc-rs` signs with one too, and around the signature asks the heap for eight blocks and copies
-/// as much as the longest signature of any algorithm: a twentieth of the time, and two pages of stack
-/// between whoever has to wipe it and what there is to wipe.
+/// `aws-lc-rs` has one too, and around each signature asks the heap for eight blocks, and copies room
+/// for the longest signature of any algorithm: two pages of stack above what there is to wipe.
 pub(crate) struct Ed25519Secret(NonNull<u8>);
 
 // SAFETY: nobody writes to it between its making and its end.
@@ -289,24 +287,22 @@ unsafe impl Send for Ed25519Secret {}
 unsafe impl Sync for Ed25519Secret {}
 
 impl Ed25519Secret {
-    const HALF: usize = 32;
-
     /// Takes both halves in; the public one has to be that of the seed.
-    pub(crate) fn new(seed: &[u8; Self::HALF], public: &[u8; Self::HALF]) -> Option<Self> {
+    pub(crate) fn new(seed: &[u8; 32], public: &[u8; 32]) -> Option<Self> {
         // SAFETY: it returns room for so much, or none.
-        let room = unsafe { aws_lc_sys::OPENSSL_malloc(2 * Self::HALF) };
+        let room = unsafe { aws_lc_sys::OPENSSL_malloc(64) };
         let at = NonNull::new(room.cast::<u8>())?;
         // SAFETY: the room is new, and as long as both.
         unsafe {
-            at.copy_from_nonoverlapping(NonNull::from(seed).cast(), Self::HALF);
-            at.add(Self::HALF)
-                .copy_from_nonoverlapping(NonNull::from(public).cast(), Self::HALF);
+            at.copy_from_nonoverlapping(NonNull::from(seed).cast(), 32);
+            at.add(32)
+                .copy_from_nonoverlapping(NonNull::from(public).cast(), 32);
         }
         Some(Self(at))
     }
 
     /// Returns the private half.
-    pub(crate) const fn seed(&self) -> &[u8; Self::HALF] {
+    pub(crate) const fn seed(&self) -> &[u8; 32] {
         // SAFETY: it was written when this was made, and lives as long.
         unsafe { self.0.cast().as_ref() }
     }
