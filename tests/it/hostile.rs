@@ -764,3 +764,28 @@ fn a_scope_that_is_a_token_is_not_printed() {
         keeps_quiet(&end, &scope);
     }
 }
+
+/// The exchange says when a request came to it: whose clock will be refused before long hears of it.
+#[test]
+fn a_clock_that_drifts_is_warned_of_before_logins_fail() {
+    for (off, said) in [
+        (-20_999, Some("this clock is 20 s ahead of the exchange's")),
+        (20_999, Some("this clock is 20 s behind the exchange's")),
+        (-5_000, None),
+        (5_000, None),
+    ] {
+        let fake = Fake::hostile_at("public/auth", move |request, stream| {
+            let ours = request.body["params"]["timestamp"].as_i64().unwrap();
+            let (id, at) = (&request.body["id"], (ours + off) * 1000);
+            let answer = json!({"jsonrpc": "2.0", "id": id, "result": session(SCOPE), "usIn": at});
+            stream.write_all(&ok(&answer.to_string()))
+        });
+        let stderr = fake.provision(&Scene::new(), &[]).run.stderr;
+        assert!(stderr.contains(said.unwrap_or_default()), "{off}: {stderr}");
+        assert_eq!(
+            stderr.contains("this clock is"),
+            said.is_some(),
+            "{off}: {stderr}"
+        );
+    }
+}
