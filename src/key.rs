@@ -180,17 +180,20 @@ impl PrivateKey {
     }
 
     fn from_seed(seed: &[u8; 32]) -> Result<Self, Error> {
-        let point = ed25519_dalek::SigningKey::from_bytes(seed).verifying_key();
+        let signing = ed25519_dalek::SigningKey::from_bytes(seed);
+        let point = signing.verifying_key();
         // The two libraries must agree on the public half: signing with another gives the seed away.
-        let checked = Ed25519KeyPair::from_seed_and_public_key(seed, point.as_bytes());
-        let checked = checked.map_err(|_| Error::Invalid {
-            algorithm: "Ed25519",
-        });
-        let secret = checked.map(|_| Ed25519Secret::new(seed, point.as_bytes()))?;
+        Ed25519KeyPair::from_seed_and_public_key(seed, point.as_bytes()).map_err(|_| {
+            Error::Invalid {
+                algorithm: "Ed25519",
+            }
+        })?;
+        let halves = Zeroizing::new(signing.to_keypair_bytes());
+        let secret = Ed25519Secret::new(&halves).ok_or(Error::Library {
+            doing: "keeping a key",
+        })?;
         Ok(Self {
-            pair: Pair::Ed25519(secret.ok_or(Error::Library {
-                doing: "keeping a key",
-            })?),
+            pair: Pair::Ed25519(secret),
             public: PublicKey::from_point(point.as_bytes())?,
         })
     }

@@ -131,7 +131,7 @@ impl Heap {
             let mut size = self.taken.iter().map(ExactSizeIterator::len).sum::<usize>();
             size = size.clamp(LEAST, MOST).max(room);
             let (pages, residence) = loop {
-                let (pages, residence) = take(size).ok()?;
+                let (pages, residence) = take(size)?;
                 let smaller = size / 2;
                 if residence > Residence::Pageable || smaller < LEAST.max(room) {
                     break (pages, residence);
@@ -212,15 +212,15 @@ unsafe extern "C" fn release(at: *mut c_void, _: *const c_char, _: c_int) {
 }
 
 /// Maps zeroed pages, in the best memory there is.
-fn take(room: usize) -> io::Result<(NonNull<u8>, Residence)> {
+fn take(room: usize) -> Option<(NonNull<u8>, Residence)> {
     #[cfg(target_os = "linux")]
     if let Some(pages) = take_secret(room) {
-        return Ok((pages, Residence::Secret));
+        return Some((pages, Residence::Secret));
     }
     take_locked(room)
 }
 
-fn take_locked(room: usize) -> io::Result<(NonNull<u8>, Residence)> {
+fn take_locked(room: usize) -> Option<(NonNull<u8>, Residence)> {
     let pages = map(room, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
     #[cfg(target_os = "linux")]
     let apart =
@@ -229,7 +229,7 @@ fn take_locked(room: usize) -> io::Result<(NonNull<u8>, Residence)> {
     let apart = true;
     // SAFETY: the pages are ours. The interpreter does not know the call.
     let locked = !cfg!(miri) && unsafe { libc::mlock(pages.as_ptr().cast(), room) } == 0;
-    Ok(if locked && apart {
+    Some(if locked && apart {
         (pages, Residence::Locked)
     } else {
         (pages, Residence::Pageable)
@@ -248,7 +248,7 @@ fn take_secret(room: usize) -> Option<NonNull<u8>> {
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
     rustix::fs::ftruncate(&file, room.try_into().ok()?).ok()?;
     // This counts towards the limit on locked memory, too.
-    let pages = map(room, libc::MAP_SHARED, fd).ok()?;
+    let pages = map(room, libc::MAP_SHARED, fd)?;
     if advise(pages, room, libc::MADV_DONTFORK) {
         return Some(pages);
     }
@@ -261,12 +261,11 @@ fn give_back(pages: NonNull<u8>, room: usize) {
     unsafe { libc::munmap(pages.as_ptr().cast(), room) };
 }
 
-fn map(room: usize, flags: c_int, fd: c_int) -> io::Result<NonNull<u8>> {
+fn map(room: usize, flags: c_int, fd: c_int) -> Option<NonNull<u8>> {
     let rights = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: new pages, at a place that the system finds free.
     let pages = unsafe { libc::mmap(ptr::null_mut(), room, rights, flags, fd, 0) };
-    let pages = NonNull::new(pages.cast()).filter(|_| pages != libc::MAP_FAILED);
-    pages.ok_or_else(io::Error::last_os_error)
+    NonNull::new(pages.cast()).filter(|_| pages != libc::MAP_FAILED)
 }
 
 #[cfg(target_os = "linux")]
@@ -287,18 +286,11 @@ unsafe impl Send for Ed25519Secret {}
 unsafe impl Sync for Ed25519Secret {}
 
 impl Ed25519Secret {
-    /// Takes both halves in; the public one has to be that of the seed.
-    pub(crate) fn new(seed: &[u8; 32], public: &[u8; 32]) -> Option<Self> {
-        // SAFETY: it returns room for so much, or none.
-        let room = unsafe { aws_lc_sys::OPENSSL_malloc(64) };
-        let at = NonNull::new(room.cast::<u8>())?;
-        // SAFETY: the room is new, and as long as both.
-        unsafe {
-            at.copy_from_nonoverlapping(NonNull::from(seed).cast(), 32);
-            at.add(32)
-                .copy_from_nonoverlapping(NonNull::from(public).cast(), 32);
-        }
-        Some(Self(at))
+    /// Takes seed and public half in, which have to belong together.
+    pub(crate) fn new(halves: &[u8; 64]) -> Option<Self> {
+        // SAFETY: it reads so much, and returns a copy in room of its own, or none.
+        let copy = unsafe { aws_lc_sys::OPENSSL_memdup(halves.as_ptr().cast(), halves.len()) };
+        NonNull::new(copy.cast()).map(Self)
     }
 
     /// Returns the private half.
