@@ -141,8 +141,8 @@ pub(crate) fn inspect<T>(home: &Home, look: impl FnOnce(&Admin) -> T) -> T {
 /// Somebody who listens in between: passes everything on and keeps the requests.
 pub(crate) struct Tap {
     pub(crate) endpoint: String,
-    /// The bytes of each connection.
-    heard: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// The requests of all connections, in the order in which they came.
+    heard: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Tap {
@@ -150,22 +150,21 @@ impl Tap {
     pub(crate) fn before(server: &Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}/api/v2", listener.local_addr().unwrap());
-        let heard: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let heard: Arc<Mutex<Vec<Value>>> = Arc::default();
         let (target, keep) = (server.address(), Arc::clone(&heard));
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(server) = TcpStream::connect(&target) else {
                     return;
                 };
-                let index = {
-                    let mut heard = keep.lock().unwrap();
-                    heard.push(Vec::new());
-                    heard.len() - 1
-                };
                 let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 let keep = Arc::clone(&keep);
                 thread::spawn(move || {
-                    pass(from, to, |bytes| keep.lock().unwrap()[index].extend(bytes))
+                    let mut unread = Vec::new();
+                    pass(from, to, |bytes| {
+                        unread.extend(bytes);
+                        keep.lock().unwrap().extend(take_bodies(&mut unread));
+                    });
                 });
                 thread::spawn(move || pass(server, client, |_| {}));
             }
@@ -173,10 +172,9 @@ impl Tap {
         Self { endpoint, heard }
     }
 
-    /// The requests that went through so far, in the order of their connections.
+    /// The requests that went through so far.
     pub(crate) fn requests(&self) -> Vec<Value> {
-        let heard = self.heard.lock().unwrap();
-        heard.iter().flat_map(|bytes| bodies(bytes)).collect()
+        self.heard.lock().unwrap().clone()
     }
 
     /// The parameters of every call of a method.
@@ -212,8 +210,8 @@ fn pass(mut from: TcpStream, mut to: TcpStream, mut keep: impl FnMut(&[u8])) {
     let _ = to.shutdown(std::net::Shutdown::Write);
 }
 
-/// The JSON bodies of the requests of one connection.
-fn bodies(mut bytes: &[u8]) -> Vec<Value> {
+/// Takes the JSON bodies of whole requests from what one connection has brought.
+fn take_bodies(bytes: &mut Vec<u8>) -> Vec<Value> {
     let mut found = Vec::new();
     while let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
         let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
@@ -225,7 +223,7 @@ fn bodies(mut bytes: &[u8]) -> Vec<Value> {
             break;
         };
         found.extend(serde_json::from_slice::<Value>(body));
-        bytes = &bytes[end + 4 + length..];
+        bytes.drain(..end + 4 + length);
     }
     found
 }
