@@ -261,7 +261,9 @@ pub(super) fn write_login(out: &mut Vec<u8>, login: &Login<'_>) -> Result<(), De
             br#"{"ok":true,"result":{"jsonrpc":"2.0","id":1,"method":"public/auth","params":{"grant_type":"client_signature","client_id":"#,
         )?;
         serde_json::to_writer(&mut out, client_id)?;
-        write!(out, r#","timestamp":{},"nonce":"#, signed.stamp.timestamp)?;
+        out.write_all(br#","timestamp":"#)?;
+        serde_json::to_writer(&mut out, &signed.stamp.timestamp)?;
+        out.write_all(br#","nonce":"#)?;
         serde_json::to_writer(&mut out, signed.stamp.nonce.as_str())?;
         write!(out, r#","signature":"{}","data":"""#, signed.signature)?;
         if let Some(scope) = scope {
