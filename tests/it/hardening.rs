@@ -148,10 +148,11 @@ fn a_crash_leaves_no_core() {
         let kill = |signal: &str, pid: u32| {
             let pid = pid.to_string();
             let sent = Command::new("kill").args(["-s", signal, &pid]).status();
-            assert!(sent.unwrap().success());
+            sent.unwrap().success()
         };
-        kill(signal, pid);
+        assert!(kill(signal, pid));
         let status = process.0.wait().unwrap();
+        // On a busy machine it may have ended by itself.
         kill("KILL", child);
         status.core_dumped()
     };

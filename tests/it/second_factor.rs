@@ -750,13 +750,15 @@ fn the_sandboxs_own_pause_after_five_failures_is_waited_out() {
             .run(&bench.provision(name, &["--totp-fd", &fd]))
             .error(6);
     }
-    // The failures are made 57 seconds older, for a test that ends soon.
+    // The failures are made to be 52 seconds old, for a test that ends soon.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let then = u64::try_from(now.as_millis()).unwrap() - 52_000;
     let path = bench.exchange.store().join("sandbox/state.json");
     let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let failures = state["failures"].as_array_mut().unwrap();
     assert_eq!(failures.len(), 5, "{failures:?}");
     for failed in failures {
-        *failed = json!(failed.as_u64().unwrap() - 57_000);
+        *failed = json!(then);
     }
     fs::write(&path, state.to_string()).unwrap();
     let begun = Instant::now();
