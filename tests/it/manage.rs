@@ -2,11 +2,12 @@
 //! `list --remote`, with an exchange in another process and somebody who looks at the account
 //! by hand.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use serde_json::{Value, json};
 
 use crate::{
+    meddler::{Call, Meddler},
     raw::{Admin, Gate, Tap},
     support::{Home, Run, Server, join},
 };
@@ -1234,6 +1235,36 @@ fn panic_goes_on_after_a_failure_and_says_what_it_could_not_reach() {
 }
 
 #[test]
+fn panic_takes_no_answer_for_a_yes_that_says_enabled() {
+    let mut bench = Bench::new();
+    let key = bench.trader("one");
+    let meddler = Meddler::before(&mut bench.server);
+    let says = |call: &mut Call| {
+        let mut answer = call.carry_out()?;
+        answer["result"]["enabled"] = json!(true);
+        call.answer(&answer.to_string())
+    };
+    meddler.strike("private/disable_api_key", Arc::new(says));
+    // Nor can anybody look in the end.
+    let looks = |call: &mut Call| match call.nth {
+        0 => {
+            let answer = call.carry_out()?;
+            call.answer(&answer.to_string())
+        }
+        _ => call.reset(),
+    };
+    meddler.strike("private/list_api_keys", Arc::new(looks));
+    let run = bench.run(&["panic", "--yes"]);
+    let failed = run.error(11);
+    let said: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(said["disabled"], json!([]), "{failed}");
+    assert_eq!(said["not_reached"][0]["client_id"], key["client_id"]);
+    assert_eq!(said["not_reached"][0]["enabled"], Value::Null, "{said}");
+    assert_eq!(said["verified"], false);
+    assert_eq!(bench.record("one")["enabled"].as_bool(), Some(true));
+}
+
+#[test]
 fn panic_is_not_stopped_by_a_broken_record() {
     let bench = Bench::new();
     let keys = ["aaa", "bbb", "ccc"].map(|name| bench.trader(name));
@@ -1257,10 +1288,11 @@ fn panic_disables_seven_keys_side_by_side() {
     let gate = Gate::before(&bench.server, "private/disable_api_key", 7);
     let mut flags = bench.server.admin();
     flags[3] = &gate.endpoint;
-    let said = bench
+    let run = bench
         .home
-        .run(&join(&[&["--json", "panic", "--yes"], &flags]))
-        .json();
+        .run(&join(&[&["--json", "panic", "--yes", "-v"], &flags]));
+    assert!(!run.stderr.contains("one after another"), "{run:#?}");
+    let said = run.json();
     assert_eq!(gate.together(), 7, "{said}");
     assert_eq!(said["verified"], true);
     let order: Vec<&Value> = said["disabled"].as_array().unwrap().iter().collect();

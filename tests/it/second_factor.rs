@@ -550,8 +550,10 @@ fn panic_asks_for_a_fresh_code_for_each_key_that_wants_one() {
     }
     let now = step();
     let (_reader, fd) = pipe_with(&[code(now - 1), code(now), code(now + 1)].join("\n"));
-    let command = ["panic", "--yes", "--json", "--totp-fd", &fd];
-    let said = bench.run(&join(&[&command, &bench.access()])).json();
+    let command = ["panic", "--yes", "--json", "-v", "--totp-fd", &fd];
+    let run = bench.run(&join(&[&command, &bench.access()]));
+    assert!(run.stderr.contains("2 more are asked for"), "{run:#?}");
+    let said = run.json();
     assert_eq!(said["disabled"].as_array().unwrap().len(), 2, "{said}");
     // Both were asked for at once and without a code; then each anew, and once more with its code.
     let calls = bench.tap.calls("private/disable_api_key");

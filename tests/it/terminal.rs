@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     hostile::Fake,
-    raw::Admin,
+    raw::{self, Admin},
     scene::Scene,
     support::{Home, Run, Server, installed, join},
 };
@@ -450,4 +450,35 @@ fn the_administrators_secret_and_a_one_time_code_are_asked_for_and_not_shown() {
     drop(server);
     let server = Server::start(&exchange, &[]);
     assert_eq!(Admin::log_in(&server).keys().len(), 1);
+}
+
+#[test]
+fn ctrl_c_at_the_code_for_one_key_asks_for_no_other() {
+    const SEED: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
+    let exchange = Home::new();
+    let made = raw::inspect(&exchange, |admin| {
+        ["one", "two"].map(|name| {
+            let params = json!({"name": name, "max_scope": "trade:read"});
+            admin.call("private/create_api_key", &params)["client_id"].clone()
+        })
+    });
+    let seed = exchange.secret_file("seed", SEED);
+    let server = Server::start(&exchange, &["--totp-seed-file", seed.to_str().unwrap()]);
+    let home = Home::new();
+    let args = join(&[&["panic", "--yes"], &server.admin()]);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let totp = Totp::new(&TotpSeed::new(SEED.into())).unwrap();
+    let code = totp.code(Totp::step_at(now.as_secs())).expose().to_owned();
+    let prompt = "One-time code for test.deribit.com: ";
+    // The first is for the look at the account.
+    let steps = json!([typed(prompt, &code), {"wait": prompt, "type": "\u{3}"}]);
+    let Some(session) = Person::at(&home).session(&args, &steps) else {
+        return;
+    };
+    assert_eq!(session.exit, Some(130), "{session:#?}");
+    assert_eq!(session.seen.matches(prompt).count(), 2, "{session:#?}");
+    for id in &made {
+        let line = format!("NOT REACHED: {}", id.as_str().unwrap());
+        assert!(session.seen.contains(&line), "{session:#?}");
+    }
 }
