@@ -817,6 +817,26 @@ fn a_fault_where_the_new_key_is_made_loses_nothing() {
 }
 
 #[test]
+fn a_resume_that_is_refused_forgets_no_successor() {
+    for fault in ["auth:unauthorized", "list_api_keys:unauthorized"] {
+        let mut play = Play::new();
+        // The exchange has the new key; the answer was lost, and so was the look at the account.
+        play.restart(&["create_api_key:drop-after", "list_api_keys:500:2"]);
+        play.rotate(&["--timeout", "1"]).error(9);
+        let ours = play.public(NAME, "2");
+        play.restart(&[fault]);
+        let run = play.run(&["resume"]);
+        assert_ne!(run.code, Some(0), "{fault}: {run:#?}");
+        assert_eq!(play.scene.pending().len(), 1, "{fault}: {run:#?}");
+        assert_eq!(play.public(NAME, "2"), ours, "{fault}");
+        play.restart(&[]);
+        play.run(&["resume"]).json();
+        play.stands(NAME, fault);
+        assert_eq!(play.public(NAME, "current"), ours, "{fault}");
+    }
+}
+
+#[test]
 fn a_fault_where_the_old_key_is_disabled_loses_nothing() {
     for kind in [
         "drop-before",
