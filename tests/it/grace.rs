@@ -9,7 +9,7 @@ use super::{
     kills::{PHASES, Phase},
     raw::Admin,
     rotation::{Play, hook},
-    scene::{NAME, Scene},
+    scene::{NAME, SCOPE, Scene},
     support::{Run, join},
 };
 
@@ -92,6 +92,41 @@ fn a_successor_that_is_gone_ends_no_grace_and_there_is_a_way_back() {
     assert_eq!(play.scene.pending(), Vec::<Value>::new());
     play.rotate(&[]).ok();
     play.stands(NAME, "anew");
+}
+
+#[test]
+fn a_successor_that_is_gone_before_the_switch_is_not_put_in_use() {
+    let play = Play::new();
+    let told = play.home().path("told");
+    let text = format!("echo told >>{}; kill -9 $PPID", told.display());
+    let hook = hook(play.home(), "hook", &text);
+    let run = play.rotate(&["--deploy-hook", &hook]);
+    assert_eq!(run.code, None, "killed: {run:#?}");
+    elsewhere(&play, "remove_api_key", "2");
+    let run = play.run(&["resume"]);
+    assert_eq!(run.code, Some(8), "{run:#?}");
+    says(&run, "gone");
+    assert_eq!(fs::read_to_string(&told).unwrap(), "told\n", "no more");
+    assert_eq!(play.current(NAME), "1");
+    play.works("the key of before");
+    assert_eq!(play.scene.pending(), Vec::<Value>::new());
+    play.rotate(&[]).ok();
+    play.stands(NAME, "anew");
+}
+
+#[test]
+fn a_successor_that_cannot_log_in_ends_no_grace() {
+    let mut play = Play::new();
+    play.rotate(&["--grace", "1s"]).ok();
+    wait_for_the_grace();
+    // The first login is the administrator's.
+    play.restart(&["auth:unauthorized:2"]);
+    play.run(&["resume"]).error(4);
+    assert_eq!(play.enabled("1"), Some(true), "the old key stays");
+    play.restart(&[]);
+    let said = play.run(&["resume"]).json();
+    assert_eq!(said["resumed"][0]["granted_scope"], SCOPE, "{said}");
+    play.stands(NAME, "later");
 }
 
 #[test]
