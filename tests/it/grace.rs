@@ -130,6 +130,24 @@ fn a_successor_that_cannot_log_in_ends_no_grace() {
 }
 
 #[test]
+fn a_successor_that_works_from_elsewhere_only_ends_the_grace() {
+    let play = Play::with(Scene::in_clear(), &["--ip", "10.1.2.3"]);
+    play.rotate(&["--grace", "1s"]).ok();
+    wait_for_the_grace();
+    let run = play.run(&["resume", "-v"]);
+    assert!(
+        run.stderr
+            .contains("works from there only, which was not tried"),
+        "{run:#?}"
+    );
+    let said = run.json();
+    assert_eq!(said["resumed"][0]["granted_scope"], Value::Null, "{said}");
+    assert_eq!(play.enabled("1"), Some(false));
+    assert_eq!(play.enabled("2"), Some(true));
+    assert_eq!(play.scene.pending(), Vec::<Value>::new());
+}
+
+#[test]
 fn a_successor_without_rights_ends_no_grace() {
     let play = Play::new();
     play.rotate(&["--grace", "1s"]).ok();
