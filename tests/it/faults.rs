@@ -3,9 +3,12 @@
 //! After each failure the exchange is well again, at the same address, and `resume` (or the same
 //! command) must end with exactly one key that works.
 
-use std::{net::TcpListener, time::Duration};
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
 
 use super::{
+    meddler::{Call, Meddler},
     scene::{self, Account, ENOUGH_MEMORY, Scene, measure, says_why},
     support::Server,
 };
@@ -398,6 +401,45 @@ fn a_refusal_of_an_unknown_code_is_looked_into_before_it_is_believed() {
     let end = measure(scene.provision(&flags, false));
     assert_eq!(end.run.code, Some(9), "it could not look: {end:#?}");
     scene.recovers(&server, false, &flags, "unknown code");
+}
+
+#[test]
+fn a_key_that_was_made_and_refused_in_one_is_looked_for_before_another_is_made() {
+    let scene = Scene::in_clear();
+    let mut server = Server::start(&scene.home, &[]);
+    let meddler = Meddler::before(&mut server);
+    let refuses = |call: &mut Call| {
+        call.carry_out()?;
+        let error = json!({"code": 99_999, "message": "something"});
+        let answer = json!({"jsonrpc": "2.0", "id": call.body["id"], "error": error});
+        call.answer(&answer.to_string())
+    };
+    meddler.strike("private/create_api_key", Arc::new(refuses));
+    let flags = scene.flags(&server);
+    let end = measure(scene.provision(&flags, false));
+    assert_eq!(end.run.code, Some(9), "{end:#?}");
+    meddler.calm();
+    scene.recovers(&server, false, &flags, "made and refused");
+}
+
+#[test]
+fn rights_that_came_with_a_lost_answer_need_no_login_that_they_forbid() {
+    let scene = Scene::in_clear();
+    let faults = ["--fault", "edit_api_key:drop-after:1"];
+    let server = Server::start(&scene.home, &faults);
+    let flags = scene.flags(&server);
+    let mut provision = scene.provision(&flags, false);
+    let end = measure({
+        provision.args(["--ip", "10.1.2.3"]);
+        provision
+    });
+    assert_eq!(end.run.code, Some(9), "{end:#?}");
+    let run = scene.resume(&flags);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let keys = Account::of(&server).asymmetric();
+    assert_eq!(keys.len(), 1, "{keys:#?}");
+    assert_eq!(keys[0]["ip_whitelist"], json!(["10.1.2.3"]));
+    assert_eq!(scene.pending(), Vec::<Value>::new());
 }
 
 #[test]
