@@ -423,6 +423,18 @@ fn a_key_that_was_made_and_refused_in_one_is_looked_for_before_another_is_made()
 }
 
 #[test]
+fn a_creation_that_was_put_off_is_not_looked_for() {
+    for fault in ["create_api_key:rate-limit", "create_api_key:maintenance"] {
+        let scene = Scene::in_clear();
+        let server = Server::start(&scene.home, &["--fault", fault]);
+        let flags = scene.flags(&server);
+        let end = measure(scene.provision(&flags, false));
+        assert_eq!(end.run.code, Some(75), "{fault}: {end:#?}");
+        assert_eq!(scene.pending()[0]["stage"], "generated", "{fault}");
+    }
+}
+
+#[test]
 fn rights_that_came_with_a_lost_answer_need_no_login_that_they_forbid() {
     let scene = Scene::in_clear();
     let faults = ["--fault", "edit_api_key:drop-after:1"];
