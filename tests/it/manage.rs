@@ -1235,6 +1235,33 @@ fn panic_goes_on_after_a_failure_and_says_what_it_could_not_reach() {
 }
 
 #[test]
+fn a_token_that_ran_out_on_the_way_is_replaced_once() {
+    for (args, method, refused, exit, calls) in [
+        (["disable", "one"], "private/disable_api_key", 1, 0, 2),
+        (["disable", "one"], "private/disable_api_key", 9, 4, 2),
+        // Who was let in a moment ago is not let in by another login.
+        (["list", "--remote"], "private/list_api_keys", 9, 4, 1),
+    ] {
+        let mut bench = Bench::new();
+        let meddler = Meddler::before(&mut bench.server);
+        bench.trader("one");
+        let refuses = move |call: &mut Call| {
+            let answer = if call.nth < refused {
+                let error = json!({"code": 13009, "message": "unauthorized"});
+                json!({"jsonrpc": "2.0", "id": call.body["id"], "error": error})
+            } else {
+                call.carry_out()?
+            };
+            call.answer(&answer.to_string())
+        };
+        meddler.strike(method, Arc::new(refuses));
+        let run = bench.run(&args);
+        assert_eq!(run.code, Some(exit), "{args:?}: {run:#?}");
+        assert_eq!(meddler.struck(), calls, "{args:?}: {run:#?}");
+    }
+}
+
+#[test]
 fn panic_takes_no_answer_for_a_yes_that_says_enabled() {
     let mut bench = Bench::new();
     let key = bench.trader("one");
