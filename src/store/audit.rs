@@ -153,34 +153,17 @@ impl Store {
         file.lock().map_err(&failed)?;
         let length = file.metadata().map_err(&failed)?.len();
         let (last, torn) = last_line(&mut file).map_err(&failed)?;
-        let mut prev = last.map_or_else(|| GENESIS.into(), |line| digest(&line));
-        let uid = getuid().as_raw();
         let entries = entries.into_iter();
         let mut lines = Vec::with_capacity(entries.size_hint().0 * TYPICAL_LINE);
         // A line torn by a power cut is closed, so that the next one stands by itself.
         if torn {
             lines.push(b'\n');
         }
-        // An agent does the same many times a second; the chain is all that changes.
-        let (mut said, mut text) = (None, Vec::new());
-        for entry in entries {
-            let begins = lines.len();
-            if !said.is_some_and(|said| entry.reads_like(&said)) {
-                text.clear();
-                let whole = Entry { uid, ..entry };
-                serde_json::to_writer(&mut text, &whole).map_err(|error| Error::Unreadable {
-                    path: path.clone(),
-                    problem: error.to_string(),
-                })?;
-                text.pop();
-                said = Some(entry);
-            }
-            for part in [&*text, br#","prev":""#, prev.as_bytes(), br#""}"#] {
-                lines.extend_from_slice(part);
-            }
-            prev = digest(lines.get(begins..).unwrap_or_default());
-            lines.push(b'\n');
-        }
+        let prev = last.map_or_else(|| GENESIS.into(), |line| digest(&line));
+        chain(&mut lines, prev, entries).map_err(|error| Error::Unreadable {
+            path: path.clone(),
+            problem: error.to_string(),
+        })?;
         let written = file.write_all(&lines).and_then(|()| file.sync_data());
         if written.is_err() {
             // A half of it would break the chain, and all of it would come twice.
@@ -188,6 +171,33 @@ impl Store {
         }
         written.map_err(&failed)
     }
+}
+
+/// Adds a line for each entry, chained to the one before it.
+fn chain<'a>(
+    lines: &mut Vec<u8>,
+    mut prev: String,
+    entries: impl Iterator<Item = Entry<'a>>,
+) -> serde_json::Result<()> {
+    let uid = getuid().as_raw();
+    // An agent does the same many times a second; the link is all that changes.
+    let (mut said, mut text) = (None, Vec::new());
+    for entry in entries {
+        if !said.is_some_and(|said| entry.reads_like(&said)) {
+            text.clear();
+            serde_json::to_writer(&mut text, &Entry { uid, ..entry })?;
+            // Without its closing brace: the link comes last.
+            text.pop();
+            said = Some(entry);
+        }
+        let begins = lines.len();
+        for part in [&*text, br#","prev":""#, prev.as_bytes(), br#""}"#] {
+            lines.extend_from_slice(part);
+        }
+        prev = digest(lines.get(begins..).unwrap_or_default());
+        lines.push(b'\n');
+    }
+    Ok(())
 }
 
 fn digest(line: &[u8]) -> String {

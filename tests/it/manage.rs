@@ -1235,6 +1235,70 @@ fn panic_goes_on_after_a_failure_and_says_what_it_could_not_reach() {
 }
 
 #[test]
+fn an_answer_that_shows_the_other_state_is_a_failure() {
+    for (command, enabled) in [("disable", true), ("enable", false)] {
+        let mut bench = Bench::new();
+        let meddler = Meddler::before(&mut bench.server);
+        bench.trader("one");
+        let says = move |call: &mut Call| {
+            let mut answer = call.carry_out()?;
+            answer["result"]["enabled"] = json!(enabled);
+            call.answer(&answer.to_string())
+        };
+        let method = match command {
+            "disable" => "private/disable_api_key",
+            _ => "private/enable_api_key",
+        };
+        meddler.strike(method, Arc::new(says));
+        let run = bench.run(&[command, "one"]);
+        assert_eq!(run.code, Some(11), "{command}: {run:#?}");
+        assert_eq!(meddler.struck(), 1, "{command}: {run:#?}");
+    }
+}
+
+#[test]
+fn a_key_that_goes_while_it_is_removed_is_removed() {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    let key = bench.trader("one");
+    // Somebody else was quicker.
+    let gone = |call: &mut Call| {
+        call.carry_out()?;
+        let error = json!({"code": 13020, "message": "not_found"});
+        let answer = json!({"jsonrpc": "2.0", "id": call.body["id"], "error": error});
+        call.answer(&answer.to_string())
+    };
+    meddler.strike("private/remove_api_key", Arc::new(gone));
+    bench.run(&["remove", "one", "--yes"]).json();
+    let keys = bench.admin().keys();
+    assert!(
+        keys.iter()
+            .all(|left| left["client_id"] != key["client_id"])
+    );
+    assert!(!bench.home.store().join("keys/one").exists());
+}
+
+#[test]
+fn an_rsa_key_by_another_fingerprint_is_ours_by_its_public_half() {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    let other = |call: &mut Call| {
+        let mut answer = call.carry_out()?;
+        answer["result"]["client_secret"] =
+            json!("0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0e");
+        call.answer(&answer.to_string())
+    };
+    meddler.strike("private/create_api_key", Arc::new(other));
+    let flags = ["--scope", SCOPE, "--no-passphrase", "--insecure", "-v"];
+    let run = bench.run(&join(&[
+        &["provision", "one", "--algorithm", "rsa-2048"],
+        &flags,
+    ]));
+    assert_eq!(run.json()["fingerprint_verified"], false, "{run:#?}");
+    assert!(run.stderr.contains("by another fingerprint"), "{run:#?}");
+}
+
+#[test]
 fn a_token_that_ran_out_on_the_way_is_replaced_once() {
     for (args, method, refused, exit, calls) in [
         (["disable", "one"], "private/disable_api_key", 1, 0, 2),
