@@ -1299,6 +1299,44 @@ fn an_rsa_key_by_another_fingerprint_is_ours_by_its_public_half() {
 }
 
 #[test]
+fn a_key_that_shows_neither_half_nor_fingerprint_is_not_taken_for_ours() {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    let hides = |call: &mut Call| {
+        let mut answer = call.carry_out()?;
+        let key = answer["result"].as_object_mut().unwrap();
+        key.remove("public_key");
+        key.remove("client_secret");
+        call.answer(&answer.to_string())
+    };
+    meddler.strike("private/create_api_key", Arc::new(hides));
+    let flags = ["--scope", SCOPE, "--no-passphrase", "--insecure"];
+    let run = bench.run(&join(&[&["provision", "one"], &flags]));
+    assert_eq!(run.code, Some(11), "{run:#?}");
+}
+
+#[test]
+fn a_key_by_another_label_is_taken_and_that_is_said() {
+    for differs in [false, true] {
+        let mut bench = Bench::new();
+        let meddler = Meddler::before(&mut bench.server);
+        let other = move |call: &mut Call| {
+            let mut answer = call.carry_out()?;
+            if differs {
+                answer["result"]["name"] = json!("somebody_else");
+            }
+            call.answer(&answer.to_string())
+        };
+        meddler.strike("private/create_api_key", Arc::new(other));
+        let flags = ["--scope", SCOPE, "--no-passphrase", "--insecure", "-v"];
+        let run = bench.run(&join(&[&["provision", "one"], &flags]));
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        let said = run.stderr.contains("warning: the exchange");
+        assert_eq!(said, differs, "{run:#?}");
+    }
+}
+
+#[test]
 fn a_token_that_ran_out_on_the_way_is_replaced_once() {
     for (args, method, refused, exit, calls) in [
         (["disable", "one"], "private/disable_api_key", 1, 0, 2),
