@@ -410,9 +410,7 @@ fn a_key_that_was_made_and_refused_in_one_is_looked_for_before_another_is_made()
     let meddler = Meddler::before(&mut server);
     let refuses = |call: &mut Call| {
         call.carry_out()?;
-        let error = json!({"code": 99_999, "message": "something"});
-        let answer = json!({"jsonrpc": "2.0", "id": call.body["id"], "error": error});
-        call.answer(&answer.to_string())
+        call.refuse(99_999)
     };
     meddler.strike("private/create_api_key", Arc::new(refuses));
     let flags = scene.flags(&server);

@@ -1240,11 +1240,7 @@ fn an_answer_that_shows_the_other_state_is_a_failure() {
         let mut bench = Bench::new();
         let meddler = Meddler::before(&mut bench.server);
         bench.trader("one");
-        let says = move |call: &mut Call| {
-            let mut answer = call.carry_out()?;
-            answer["result"]["enabled"] = json!(enabled);
-            call.answer(&answer.to_string())
-        };
+        let says = move |call: &mut Call| call.retell(|key| key["enabled"] = json!(enabled));
         let method = match command {
             "disable" => "private/disable_api_key",
             _ => "private/enable_api_key",
@@ -1264,9 +1260,7 @@ fn a_key_that_goes_while_it_is_removed_is_removed() {
     // Somebody else was quicker.
     let gone = |call: &mut Call| {
         call.carry_out()?;
-        let error = json!({"code": 13020, "message": "not_found"});
-        let answer = json!({"jsonrpc": "2.0", "id": call.body["id"], "error": error});
-        call.answer(&answer.to_string())
+        call.refuse(13020)
     };
     meddler.strike("private/remove_api_key", Arc::new(gone));
     bench.run(&["remove", "one", "--yes"]).json();
@@ -1282,12 +1276,8 @@ fn a_key_that_goes_while_it_is_removed_is_removed() {
 fn an_rsa_key_by_another_fingerprint_is_ours_by_its_public_half() {
     let mut bench = Bench::new();
     let meddler = Meddler::before(&mut bench.server);
-    let other = |call: &mut Call| {
-        let mut answer = call.carry_out()?;
-        answer["result"]["client_secret"] =
-            json!("0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0e");
-        call.answer(&answer.to_string())
-    };
+    let print = "0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0f:0e";
+    let other = move |call: &mut Call| call.retell(|key| key["client_secret"] = json!(print));
     meddler.strike("private/create_api_key", Arc::new(other));
     let flags = ["--scope", SCOPE, "--no-passphrase", "--insecure", "-v"];
     let run = bench.run(&join(&[
@@ -1303,11 +1293,11 @@ fn a_key_that_shows_neither_half_nor_fingerprint_is_not_taken_for_ours() {
     let mut bench = Bench::new();
     let meddler = Meddler::before(&mut bench.server);
     let hides = |call: &mut Call| {
-        let mut answer = call.carry_out()?;
-        let key = answer["result"].as_object_mut().unwrap();
-        key.remove("public_key");
-        key.remove("client_secret");
-        call.answer(&answer.to_string())
+        call.retell(|key| {
+            let key = key.as_object_mut().unwrap();
+            key.remove("public_key");
+            key.remove("client_secret");
+        })
     };
     meddler.strike("private/create_api_key", Arc::new(hides));
     let flags = ["--scope", SCOPE, "--no-passphrase", "--insecure"];
@@ -1321,11 +1311,11 @@ fn a_key_by_another_label_is_taken_and_that_is_said() {
         let mut bench = Bench::new();
         let meddler = Meddler::before(&mut bench.server);
         let other = move |call: &mut Call| {
-            let mut answer = call.carry_out()?;
-            if differs {
-                answer["result"]["name"] = json!("somebody_else");
-            }
-            call.answer(&answer.to_string())
+            call.retell(|key| {
+                if differs {
+                    key["name"] = json!("somebody_else");
+                }
+            })
         };
         meddler.strike("private/create_api_key", Arc::new(other));
         let flags = ["--scope", SCOPE, "--no-passphrase", "--insecure", "-v"];
@@ -1348,13 +1338,11 @@ fn a_token_that_ran_out_on_the_way_is_replaced_once() {
         let meddler = Meddler::before(&mut bench.server);
         bench.trader("one");
         let refuses = move |call: &mut Call| {
-            let answer = if call.nth < refused {
-                let error = json!({"code": 13009, "message": "unauthorized"});
-                json!({"jsonrpc": "2.0", "id": call.body["id"], "error": error})
+            if call.nth < refused {
+                call.refuse(13009)
             } else {
-                call.carry_out()?
-            };
-            call.answer(&answer.to_string())
+                call.retell(|_| ())
+            }
         };
         meddler.strike(method, Arc::new(refuses));
         let run = bench.run(&args);
@@ -1368,18 +1356,11 @@ fn panic_takes_no_answer_for_a_yes_that_says_enabled() {
     let mut bench = Bench::new();
     let key = bench.trader("one");
     let meddler = Meddler::before(&mut bench.server);
-    let says = |call: &mut Call| {
-        let mut answer = call.carry_out()?;
-        answer["result"]["enabled"] = json!(true);
-        call.answer(&answer.to_string())
-    };
+    let says = |call: &mut Call| call.retell(|key| key["enabled"] = json!(true));
     meddler.strike("private/disable_api_key", Arc::new(says));
     // Nor can anybody look in the end.
     let looks = |call: &mut Call| match call.nth {
-        0 => {
-            let answer = call.carry_out()?;
-            call.answer(&answer.to_string())
-        }
+        0 => call.retell(|_| ()),
         _ => call.reset(),
     };
     meddler.strike("private/list_api_keys", Arc::new(looks));

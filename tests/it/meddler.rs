@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::net::sockopt::set_socket_linger;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{kills::message, support::Server};
 
@@ -52,6 +52,20 @@ impl Call {
     /// Answers with a body under status 200, and leaves the connection as it is.
     pub(crate) fn answer(&mut self, body: &str) -> Done {
         self.reply("200 OK", "Content-Type: application/json\r\n", body)
+    }
+
+    /// Answers with an error.
+    pub(crate) fn refuse(&mut self, code: i64) -> Done {
+        let error = json!({"code": code, "message": "refused"});
+        let answer = json!({"jsonrpc": "2.0", "id": self.body["id"], "error": error});
+        self.answer(&answer.to_string())
+    }
+
+    /// Lets the exchange carry the call out, and tells something else of what came of it.
+    pub(crate) fn retell(&mut self, change: impl FnOnce(&mut Value)) -> Done {
+        let mut answer = self.carry_out()?;
+        change(&mut answer["result"]);
+        self.answer(&answer.to_string())
     }
 
     /// Answers, and leaves the connection as it is.
