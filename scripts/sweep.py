@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fails a derikey command at point after point, and looks at what is left.
 
-    scripts/sweep.py [--how kill|disk|exchange] [--derikey PATH] [--points N] [--calls LIST]
+    scripts/sweep.py [--how kill|disk|exchange] [--derikey PATH] [--points N] [--calls LIST] [--jobs N]
                      [--before CMD]... -- COMMAND ARGS...
     scripts/sweep.py --all
 
@@ -56,6 +56,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 CALLS = "openat,write,fsync,rename,renameat2,symlink,mkdir,unlink,link,flock,connect,sendto,writev,recvfrom,close,fdatasync"
 SECRET = "correct horse battery staple"
@@ -370,6 +371,23 @@ def harmed(stage, command, how, point):
     return stage.run(command, ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={point}"])
 
 
+def strike(options, command, trace, point):
+    """Fails the command at one point. Returns whether it said that all is well, and what is not."""
+    with tempfile.TemporaryDirectory() as directory, Stage(options.derikey, directory) as stage:
+        prepare(stage, options.before)
+        end = harmed(stage, command, options.how, point)
+        done = end.returncode == 0
+        try:
+            if options.how != "kill":
+                expect(0 <= end.returncode != 101, f"exit {end.returncode}: {end.stderr}")
+            # Whoever is shown another label keeps that one, as it was not told to change it.
+            lied_to = point.startswith("list_api_keys:wrong-name")
+            recovers(stage, command, trace.unharmed, done, lied_to)
+        except Failed as why:
+            return done, str(why)
+        return done, None
+
+
 def sweep(options, command):
     trace = Trace(options, command)
     points = trace.points(options.how, options.calls)
@@ -377,21 +395,12 @@ def sweep(options, command):
     if options.points and options.points < total:
         points = [points[at * total // options.points] for at in range(options.points)]
     failed = unfelt = 0
-    for point in points:
-        with tempfile.TemporaryDirectory() as directory, Stage(options.derikey, directory) as stage:
-            prepare(stage, options.before)
-            end = harmed(stage, command, options.how, point)
-            done = end.returncode == 0
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for point, (done, problem) in zip(points, pool.map(lambda point: strike(options, command, trace, point), points)):
             unfelt += done
-            try:
-                if options.how != "kill":
-                    expect(0 <= end.returncode != 101, f"exit {end.returncode}: {end.stderr}")
-                # Whoever is shown another label keeps that one, as it was not told to change it.
-                lied_to = point.startswith("list_api_keys:wrong-name")
-                recovers(stage, command, trace.unharmed, done, lied_to)
-            except Failed as why:
+            if problem:
                 failed += 1
-                print(f"FAILED {point}: {why}", flush=True)
+                print(f"FAILED {point}: {problem}", flush=True)
     row = f"| {options.how} | `{shlex.join(command)}`"
     row += f" after `{options.before[-1]}`" if options.before else ""
     print(f"{row} | {total} | {len(points)} | {unfelt} | {failed} |", flush=True)
@@ -402,8 +411,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--derikey", default="target/debug/derikey", help="the program [%(default)s]")
     parser.add_argument("--how", choices=["kill", "disk", "exchange"], default="kill", help="what is done to it [%(default)s]")
-    parser.add_argument("--all", action="store_true", help="everything in docs/sweep.md, which takes about an hour")
+    parser.add_argument("--all", action="store_true", help="everything in docs/sweep.md, which takes an hour and a half")
     parser.add_argument("--points", type=int, help="how many points to try, evenly spread [all]")
+    parser.add_argument("--jobs", type=int, default=2 * os.cpu_count(), help="points at a time [%(default)s]")
     parser.add_argument("--calls", default=CALLS, help="system calls to die at [%(default)s]")
     parser.add_argument("--before", action="append", default=[], help="a command to run first, unharmed")
     parser.add_argument("command", nargs="*", help="the command to harm, after --")

@@ -82,12 +82,10 @@ pub enum Error {
         label: String,
     },
     /// A login failed and the clocks disagree.
-    #[error("this clock is {seconds} s {direction} the exchange's, and {source}", direction = if *.ahead { "ahead of" } else { "behind" })]
+    #[error("this clock is {skew}, and {source}")]
     Skew {
         /// By how much.
-        seconds: u64,
-        /// Whether ours is ahead.
-        ahead: bool,
+        skew: exchange::Skew,
         /// The refusal of the login.
         source: exchange::Error,
     },

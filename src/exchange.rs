@@ -27,6 +27,7 @@ mod refusal;
 mod rpc;
 mod scope;
 mod second_factor;
+mod skew;
 mod totp;
 mod transport;
 
@@ -45,6 +46,7 @@ pub use refusal::{Kind, Refusal};
 pub use rpc::encode;
 pub use scope::{Area, Level, PRESETS, Scope};
 pub use second_factor::{Challenge, SecondFactor, Unattended};
+pub use skew::Skew;
 pub use totp::Totp;
 pub use transport::{Incoming, Outgoing, Transport};
 

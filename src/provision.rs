@@ -11,7 +11,7 @@ use crate::{
     Error,
     exchange::{
         self, ApiKey, ClientId, Exchange, GetTime, KeyId, LoginScope, Network, Outcome, Scope,
-        Session, SessionName, Transport, Whitelisted,
+        Session, SessionName, Skew, Transport, Whitelisted,
     },
     key::KeyName,
     signer::Signer,
@@ -154,21 +154,20 @@ pub async fn prove<T: Transport>(
     Ok((session, Proven { granted }))
 }
 
-/// Returns by how many seconds a clock differs from the exchange's, and whether it is ahead.
+/// Returns by how much a clock, in milliseconds since the Unix epoch, differs from the exchange's;
+/// nothing where it wants a second factor to tell.
 ///
 /// # Errors
 /// Those of the exchange.
 pub async fn clock_skew<T: Transport>(
     exchange: &Exchange<T>,
     ours: u64,
-) -> Result<(u64, bool), Error> {
-    match exchange
-        .call(exchange::Authority::Nobody, &GetTime {})
-        .await?
-    {
-        Outcome::Done(theirs) => Ok((ours.abs_diff(theirs) / 1000, ours > theirs)),
-        Outcome::Challenged(_) => Ok((0, false)),
-    }
+) -> Result<Option<Skew>, Error> {
+    let said = exchange.call(exchange::Authority::Nobody, &GetTime {});
+    Ok(match said.await? {
+        Outcome::Done(theirs) => Some(Skew::between(ours, theirs)),
+        Outcome::Challenged(_) => None,
+    })
 }
 
 /// Prepares the journal entry of a registration.

@@ -55,19 +55,16 @@ async fn clock(
 ) -> Result<(), Stopped> {
     let ours = SystemStamper.stamp().map_err(|e| stopped(e.into()))?;
     let skew = provision::clock_skew(&connection.exchange, ours.timestamp.0).await;
-    let (seconds, ahead) = skew.map_err(stopped)?;
     let check = format!("the clock, by the {network} network");
-    if seconds > 5 {
-        let direction = if ahead { "ahead" } else { "behind" };
-        findings.found(
+    match skew.map_err(stopped)? {
+        Some(skew) if skew.is_notable() => findings.found(
             "clock_skew",
             None,
             check,
-            format!("it is {seconds} s {direction}; at 60 s signatures are refused"),
+            format!("it is {skew}; at 60 s signatures are refused"),
             "set it: chronyd, systemd-timesyncd",
-        );
-    } else {
-        findings.good(check);
+        ),
+        _ => findings.good(check),
     }
     Ok(())
 }

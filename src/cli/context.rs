@@ -190,11 +190,9 @@ impl Context {
 
     /// Says so when the clock is on its way to making logins fail, which it does at 60 seconds.
     pub(super) fn warn_about_clock(&self, session: &Session) {
-        if let Some(skew) = session.skew.filter(|skew| skew.unsigned_abs() > 5_000) {
-            let direction = if skew > 0 { "ahead of" } else { "behind" };
+        if let Some(skew) = session.skew.filter(|skew| skew.is_notable()) {
             self.output.remark(format!(
-                "warning: this clock is {} s {direction} the exchange's; at 60 s its signatures are refused",
-                skew.unsigned_abs() / 1000
+                "warning: this clock is {skew}; at 60 s its signatures are refused"
             ));
         }
     }

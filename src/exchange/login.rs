@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Again, ClientId, Error, Method, Scope};
+use super::{Again, ClientId, Error, Method, Scope, Skew};
 use crate::{
     key::{Message, Purpose, Stamp, SymmetricKey},
     secret::{AccessToken, ClientSecret, RefreshToken},
@@ -222,9 +222,9 @@ pub struct Session {
     pub expires_in: u64,
     /// The areas that were granted, which may be fewer or more than were asked for.
     pub scope: Scope,
-    /// By how many milliseconds the signing clock was ahead of the exchange's, where it said.
+    /// By how much the clock that signed differs from the exchange's, where it said.
     #[serde(skip)]
-    pub skew: Option<i64>,
+    pub skew: Option<Skew>,
 }
 
 /// A token goes into headers and shell variables: it holds what RFC 6750 lets it hold (section

@@ -7,7 +7,7 @@ use crate::{
     Error,
     exchange::{
         self, Authority, ClientId, Exchange, Kind, Login, LoginScope, Method, Outcome,
-        SecondFactor, Session, SessionName, Transport,
+        SecondFactor, Session, SessionName, Skew, Transport,
     },
     secret::ClientSecret,
     signer::{Signer, Stamper},
@@ -58,8 +58,6 @@ impl Operator<'_> {
 
 /// Pauses before a login is tried again.
 const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(900)];
-/// Clocks that differ by less are not what made a login fail.
-const TOLERABLE_SKEW: u64 = 10;
 
 /// Logs in. Tries again, with a fresh signature, when the exchange cannot be reached or says
 /// "later"; never when it says no, as failed logins are limited.
@@ -99,16 +97,12 @@ pub async fn log_in<'s, T: Transport>(
     }
 }
 
-/// Returns by how many milliseconds the clock that signed was ahead, by the exchange's answer.
-fn skew<T: Transport>(exchange: &Exchange<T>, login: &Login<'_>) -> Option<i64> {
+/// Returns by how much the clock that signed differs, by the exchange's answer.
+fn skew<T: Transport>(exchange: &Exchange<T>, login: &Login<'_>) -> Option<Skew> {
     let Login::ClientSignature { timestamp, .. } = login else {
         return None;
     };
-    let (ours, theirs) = (
-        i64::try_from(*timestamp).ok()?,
-        i64::try_from(exchange.received()?).ok()?,
-    );
-    ours.checked_sub(theirs)
+    Some(Skew::between(*timestamp, exchange.received()?))
 }
 
 /// Asks the exchange once what time it is, as it does not say whether the clock was the reason.
@@ -121,11 +115,7 @@ async fn explain<T: Transport>(
         return source.into();
     };
     match clock_skew(exchange, *timestamp).await {
-        Ok((seconds, ahead)) if seconds > TOLERABLE_SKEW => Error::Skew {
-            seconds,
-            ahead,
-            source,
-        },
+        Ok(Some(skew)) if skew.is_harmful() => Error::Skew { skew, source },
         _ => source.into(),
     }
 }

@@ -1099,18 +1099,21 @@ fn read_as_root(path: &Path) -> std::io::Result<Vec<u8>> {
 
 /// Debug output of what holds secrets is the one place where they turn up unasked.
 mod debug {
+    use std::collections::BTreeMap;
+
     use derikey::{
         exchange::{
             Authority, Challenge, ClientId, Exchange, Incoming, Login, LoginScope, Network,
             Outcome, Outgoing, Session, Totp, Transport, Unattended,
         },
         key::{Algorithm, PrivateKey, Stamp, SymmetricKey, Timestamp},
-        provision::{Desk, Operator},
+        provision::{Desk, Operator, Work},
         sandbox::Options,
         secret::{
             AccessToken, ClientSecret, OneTimeCode, Passphrase, RefreshToken, Secret, TotpSeed,
         },
         signer::{self, LocalSigner, Stamper},
+        store::{Moment, Store},
     };
     use zeroize::Zeroizing;
 
@@ -1210,10 +1213,19 @@ mod debug {
         };
         said.push(format!("{operator:?}"));
         let exchange = Exchange::new(Deaf, Network::Test);
-        said.push(format!(
-            "{:?}",
-            Desk::new(&exchange, operator, &mut Unattended)
-        ));
+        let mut unattended = Unattended;
+        let desk = Desk::new(&exchange, operator, &mut unattended);
+        said.push(format!("{desk:?}"));
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("keys")).unwrap();
+        let work = Work {
+            store: &store,
+            desk,
+            tell: Box::new(|_| ()),
+            now: || Moment(std::time::SystemTime::UNIX_EPOCH),
+            seen: BTreeMap::default(),
+        };
+        said.push(format!("{work:?}"));
         said.push(format!(
             "{:?}",
             Options {
@@ -1233,6 +1245,7 @@ mod debug {
         }
         for text in said {
             canaries.absent(text.as_bytes(), "Debug output");
+            assert!(!text.is_empty(), "it says what it is");
         }
     }
 }

@@ -55,3 +55,4 @@ mod terminal;
 mod tls;
 mod vectors;
 mod wire;
+mod withheld;
