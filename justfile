@@ -28,7 +28,7 @@ reproduce *ARGS:
 
 # The module with unsafe code, under the interpreter that finds undefined behaviour.
 miri:
-    MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib --no-default-features secret::locked
+    scripts/miri.sh
 
 fmt:
     cargo fmt
@@ -40,10 +40,8 @@ vectors:
 
 # Searches for hostile input, so many seconds at each door; needs nightly and cargo-fuzz.
 fuzz seconds="60":
-    #!/usr/bin/env bash
-    set -euo pipefail
-    for target in $(cargo +nightly fuzz list); do
-        mkdir -p "fuzz/corpus/$target"
-        cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "tests/data/corpus/$target" -- \
-            -max_total_time={{seconds}} -timeout=20 -max_len=8192
-    done
+    scripts/fuzz.sh {{seconds}}
+
+# Each promise of SECURITY.md with its tests and their result; --long takes hours.
+prove *ARGS:
+    scripts/prove.sh {{ARGS}}

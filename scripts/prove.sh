@@ -3,7 +3,10 @@
 #
 #     scripts/prove.sh [--long]
 #
-# --long also runs what takes long: every point of docs/sweep.md, and miri.
+# --long takes hours, and wants what it runs (strace, nightly with miri and cargo-fuzz; what is not
+# there is said to be not run): every point of docs/sweep.md, miri, the fuzzers for a minute each,
+# every command in every manner, the vectors that are downloaded, two builds from scratch; and prints
+# what README.md has its figures from.
 set -eu
 cd "$(dirname "$0")/.."
 log=$(mktemp)
