@@ -40,6 +40,8 @@ if pid == 0:
         os.dup2(os.open(job["stdout"], os.O_WRONLY | os.O_CREAT, 0o600), 1)
     if job["stdin"]:
         os.dup2(os.open(job["stdin"], os.O_RDONLY), 0)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may have been told to ignore them
     os.chdir(job["dir"])
     os.closerange(3, 256)
     os.execve(job["args"][0], job["args"], {"PATH": os.environ["PATH"], "HOME": job["dir"], "TERM": job["term"]})
