@@ -43,7 +43,7 @@ pub use methods::{
 };
 pub use network::{Endpoint, Network};
 pub use refusal::{Kind, Refusal};
-pub use rpc::encode;
+pub use rpc::{encode, must_fit};
 pub use scope::{Area, Level, PRESETS, Scope};
 pub use second_factor::{Challenge, SecondFactor, Unattended};
 pub use skew::Skew;

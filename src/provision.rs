@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use crate::{
     Error,
     exchange::{
-        self, ApiKey, ClientId, Exchange, GetTime, KeyId, LoginScope, Network, Outcome, Scope,
-        Session, SessionName, Skew, Transport, Whitelisted,
+        self, ApiKey, ClientId, EditApiKey, Exchange, GetTime, KeyId, LoginScope, Network, Outcome,
+        Scope, Session, SessionName, Skew, Transport, Whitelisted,
     },
     key::KeyName,
     signer::Signer,
@@ -36,7 +36,7 @@ pub use change::{Attempt, Change, merge};
 pub use desk::{Desk, Operator, log_in};
 pub use difference::{Content, Difference, differences, differences_of};
 pub use look::Survey;
-pub use rotate::{Hook, Rotated};
+pub use rotate::{Hook, LONGEST_GRACE, Rotated};
 pub use sweep::Swept;
 
 /// What happened, for whoever tells the user.
@@ -167,6 +167,22 @@ pub async fn clock_skew<T: Transport>(
     Ok(match said.await? {
         Outcome::Done(theirs) => Some(Skew::between(ours, theirs)),
         Outcome::Challenged(_) => None,
+    })
+}
+
+/// Makes sure that the exchange can be told in one request what a key is to be, before anything is
+/// made: its rights and its whitelist are given together.
+///
+/// # Errors
+/// [`exchange::Error::TooLarge`].
+pub fn must_fit(spec: &Specification) -> Result<(), exchange::Error> {
+    exchange::must_fit(&EditApiKey {
+        id: KeyId(u64::MAX),
+        max_scope: &spec.scope,
+        name: &spec.label,
+        enabled: true,
+        enabled_features: &spec.features,
+        ip_whitelist: &spec.whitelist,
     })
 }
 

@@ -84,6 +84,16 @@ pub enum Error {
         /// What would have been read.
         limit: usize,
     },
+    /// More than would be read back.
+    #[error("{path} would have {length} bytes, and {limit} is the most", path = .path.display())]
+    Overlong {
+        /// What.
+        path: PathBuf,
+        /// What it would have.
+        length: usize,
+        /// What it may have.
+        limit: usize,
+    },
     /// It is there already.
     #[error("{path} already exists", path = .path.display())]
     Exists {

@@ -149,6 +149,7 @@ fn rotate_one(
         whitelist: known.whitelist.clone(),
         features: known.features.clone(),
     };
+    provision::must_fit(&spec)?;
     let mut intent = provision::intend(
         Operation::Rotate,
         name,

@@ -8,6 +8,8 @@ use super::{Again, Challenge, Error, Incoming, Method, Outcome, Refusal, refusal
 
 /// The exchange takes 32 kB (Deribit, error -32600).
 const LARGEST_REQUEST: usize = 32_000;
+/// The documented one has 44 characters.
+const LONGEST_CHALLENGE: usize = 1_000;
 
 #[derive(Serialize)]
 struct Request<'a, M> {
@@ -32,6 +34,19 @@ pub fn encode<M: Method>(id: u64, method: &M) -> Result<Zeroizing<Vec<u8>>, Erro
     let mut room = Bounded(&mut body);
     serde_json::to_writer(&mut room, &request).map_err(|_| Error::TooLarge { method: M::NAME })?;
     Ok(body)
+}
+
+/// Tells whether a method fits into a request, also with the answer to a second factor beside it.
+///
+/// # Errors
+/// [`Error::TooLarge`].
+pub fn must_fit<M: Method>(method: &M) -> Result<(), Error> {
+    let longest = Answered {
+        method,
+        authorization_data: "000000",
+        challenge: &"0".repeat(LONGEST_CHALLENGE),
+    };
+    encode(u64::MAX, &longest).map(drop)
 }
 
 /// Writes into a buffer up to its capacity: a buffer that grows leaves its old self behind unwiped.
@@ -212,6 +227,27 @@ mod tests {
         let room = 32_000 - say(0).unwrap().len();
         assert_eq!(say(room).unwrap().len(), 32_000);
         assert!(matches!(say(room + 1), Err(Error::TooLarge { .. })));
+    }
+
+    #[test]
+    fn what_must_fit_leaves_room_for_a_second_factor() {
+        #[derive(Serialize)]
+        struct Told {
+            text: String,
+        }
+        impl Method for Told {
+            const NAME: &'static str = "public/say";
+            const AGAIN: Again = Again::Never;
+            type Reply = u64;
+        }
+        let told = |length| Told {
+            text: "x".repeat(length),
+        };
+        let fits = |length| must_fit(&told(length)).is_ok();
+        let lengths: Vec<usize> = (0..32_000).collect();
+        let longest = lengths.partition_point(|length| fits(*length)) - 1;
+        let alone = encode(u64::MAX, &told(longest)).unwrap().len();
+        assert!((30_900..31_000).contains(&alone), "{alone}");
     }
 
     #[test]

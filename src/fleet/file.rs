@@ -11,6 +11,7 @@ use super::{Declared, Error, Fleet, Site};
 use crate::{
     exchange::{Endpoint, Feature, Network, Scope, Whitelisted},
     key::{Algorithm, KeyName},
+    provision::must_fit,
 };
 
 mod table;
@@ -94,7 +95,7 @@ fn key(
     })?;
     let table = Table::new(lines, &place, table, KEY)?;
     let settings = settings(&table, Some(defaults))?;
-    Ok(Declared {
+    let declared = Declared {
         line,
         site: site(&table, Some(defaults))?,
         admin: either(&table, defaults, |t| t.word("admin"))?,
@@ -108,7 +109,14 @@ fn key(
         algorithm: either(&table, defaults, |t| t.word("algorithm"))?,
         enabled: either(&table, defaults, |t| t.flag("enabled"))?.unwrap_or(true),
         name,
-    })
+    };
+    let spec = declared.specification(Algorithm::Ed25519);
+    must_fit(&spec).map_err(|error| Error::Value {
+        line,
+        field: place,
+        problem: error.to_string(),
+    })?;
+    Ok(declared)
 }
 
 /// What a table says of a key's rights, or its defaults do.

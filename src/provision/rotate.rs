@@ -338,11 +338,11 @@ impl<'a, T: Transport> Work<'a, T> {
     }
 }
 
-/// The longest grace, in seconds: a year.
-const LONGEST_GRACE: u64 = 366 * 86_400;
+/// The longest grace: a year.
+pub const LONGEST_GRACE: Duration = Duration::from_secs(366 * 86_400);
 
 fn after(now: Moment, seconds: u64) -> Moment {
     // A moment after the year 9999 cannot be written down.
-    let grace = Duration::from_secs(seconds.min(LONGEST_GRACE));
+    let grace = Duration::from_secs(seconds).min(LONGEST_GRACE);
     Moment(now.0.checked_add(grace).unwrap_or(now.0))
 }

@@ -232,6 +232,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_line_as_long_as_there_can_be_is_chained_to() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store")).unwrap();
+        for length in [1, 4_000, 16_000, 1] {
+            let network = "x".repeat(length);
+            let entry = Entry {
+                network: Some(&network),
+                ..Entry::new(Moment(UNIX_EPOCH), "auth", "done")
+            };
+            store.audit(entry).unwrap();
+        }
+        let log = store.audit_log().unwrap();
+        assert_eq!(log.len(), 4);
+        assert!(log.iter().all(|link| link.holds), "{log:?}");
+    }
+
+    #[test]
     fn each_entry_is_a_line_of_its_own_whatever_the_one_before_said() {
         let home = tempfile::tempdir().unwrap();
         let store = Store::open(&home.path().join("store")).unwrap();

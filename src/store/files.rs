@@ -112,11 +112,15 @@ pub(super) fn read_ours(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>,
     read_to_limit(&file, path, limit)
 }
 
-/// Reads an open file up to a limit, into a buffer that never moves and is wiped.
+/// Reads what is open, at `path` or called so, up to a limit, into a buffer that never moves and is wiped.
 ///
 /// # Errors
 /// [`Error::TooLarge`], and the operating system's.
-pub fn read_to_limit(file: &File, path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
+pub fn read_to_limit(
+    file: impl Read,
+    path: &Path,
+    limit: usize,
+) -> Result<Zeroizing<Vec<u8>>, Error> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
     let mut file = file.take(u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1));
     let mut chunk = Zeroizing::new([0; 4096]);
@@ -247,8 +251,15 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 
 /// Writes a file, taking the place of the one that is there in one step.
 ///
-/// Never used on a private key.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+/// Never used on a private key. Whoever reads the file reads no more than `limit` bytes of it.
+pub(super) fn replace(path: &Path, bytes: &[u8], limit: usize) -> Result<(), Error> {
+    if bytes.len() > limit {
+        return Err(Error::Overlong {
+            path: path.into(),
+            length: bytes.len(),
+            limit,
+        });
+    }
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.is_file() => return Err(Error::NotAFile { path: path.into() }),
         Ok(metadata) => check_owner_and_mode(path, &metadata)?,
@@ -420,7 +431,7 @@ mod tests {
         write_new(&path, b"first").unwrap();
         let taken = write_new(&path, b"second");
         assert!(matches!(taken, Err(Error::Exists { .. })), "{taken:?}");
-        let dir = replace(home.path(), b"second");
+        let dir = replace(home.path(), b"second", 6);
         assert!(matches!(dir, Err(Error::NotAFile { .. })), "{dir:?}");
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
@@ -472,6 +483,26 @@ mod tests {
         let bytes = read(Path::new(&path), 9, Trust::Orders).unwrap();
         assert_eq!(*bytes, b"x");
         slow.join().unwrap();
+    }
+
+    /// As a file is while a signal arrives in the middle of a reading.
+    struct Interrupted(std::vec::IntoIter<Option<u8>>);
+
+    impl Read for Interrupted {
+        fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+            match self.0.next() {
+                None => Ok(0),
+                Some(None) => Err(io::ErrorKind::Interrupted.into()),
+                Some(Some(byte)) => [byte].as_slice().read(room),
+            }
+        }
+    }
+
+    #[test]
+    fn a_signal_does_not_end_the_reading() {
+        let file = Interrupted(vec![None, Some(b'a'), None, None, Some(b'b'), None].into_iter());
+        let read = read_to_limit(file, Path::new("pipe"), 2).unwrap();
+        assert_eq!(**read, *b"ab");
     }
 
     #[test]

@@ -13,8 +13,10 @@ use crate::{
     key::{Algorithm, Fingerprint, KeyName},
 };
 
-/// The largest entry that is read.
-const LARGEST: usize = 64 * 1024;
+/// The largest entry that is read: what a key is to be, thrice, as far as a request takes it.
+const LARGEST: usize = 256 * 1024;
+/// By how much an entry grows on its way, at most: names that the exchange gives, moments.
+const GROWTH: usize = 1024;
 
 /// An operation that has begun and not ended.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -191,14 +193,15 @@ impl Store {
     /// Writes down what is about to be done, in place of what was written for this key before.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// [`Error::Overlong`], and those of the file system.
     pub fn announce(&self, intent: &Intent) -> Result<(), Error> {
         let path = self.subdir("journal")?.join(file_name(&intent.name));
         let text = serde_json::to_vec_pretty(intent).map_err(|error| Error::Unreadable {
             path: path.clone(),
             problem: error.to_string(),
         })?;
-        files::replace(&path, &text)
+        let growth = if intent.issued.is_none() { GROWTH } else { 0 };
+        files::replace(&path, &text, LARGEST - growth)
     }
 
     /// Strikes out an operation that has ended.

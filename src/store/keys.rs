@@ -142,7 +142,7 @@ impl Store {
     /// Writes down what is now known of a generation.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// [`Error::Overlong`], and those of the file system.
     pub fn write_record(
         &self,
         name: &KeyName,
@@ -150,7 +150,8 @@ impl Store {
         record: &Record,
     ) -> Result<(), Error> {
         let path = self.path(name, generation, "key.toml")?;
-        files::replace(&path, encode(&path, record)?.as_bytes())
+        let text = encode(&path, record)?;
+        files::replace(&path, text.as_bytes(), LARGEST_RECORD)
     }
 
     /// Returns the public half of the generation in use; the private file is not touched.

@@ -14,6 +14,8 @@ use super::{Error, Store, files};
 
 /// The largest file that is read.
 const LARGEST: usize = 64 * 1024;
+/// For how many steps a seed is remembered: a day. A code is good for a minute or two.
+const REMEMBERED: u64 = 2 * 60 * 24;
 
 impl Store {
     /// Claims a step of a seed; false if it or a later one is used up.
@@ -29,12 +31,14 @@ impl Store {
         if used.get(seed).is_some_and(|last| *last >= step) {
             return Ok(false);
         }
+        // One seed a line, for ever, would once be more than is read.
+        used.retain(|_, last| last.saturating_add(REMEMBERED) > step);
         used.insert(seed.into(), step);
         let text = serde_json::to_vec(&used).map_err(|error| Error::Unreadable {
             path: path.clone(),
             problem: error.to_string(),
         })?;
-        files::replace(&path, &text)?;
+        files::replace(&path, &text, LARGEST)?;
         Ok(true)
     }
 
@@ -91,5 +95,44 @@ mod tests {
             );
             assert_eq!(store.claim_step(seed, step).unwrap(), free, "{seed} {step}");
         }
+    }
+
+    #[test]
+    fn hundreds_of_seeds_are_kept_apart() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store")).unwrap();
+        let seeds: BTreeMap<_, _> = (0..200).map(|n| (format!("{n:016x}"), 7)).collect();
+        let text = serde_json::to_vec(&seeds).unwrap();
+        files::replace(&store.steps_path().unwrap(), &text, LARGEST).unwrap();
+        assert!(store.claim_step("another", 7).unwrap());
+        for seed in seeds.keys() {
+            assert!(!store.is_step_free(seed, 7).unwrap(), "{seed}");
+        }
+    }
+
+    #[test]
+    fn seeds_that_nobody_uses_any_more_are_forgotten_after_a_day() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store")).unwrap();
+        let first = 59_000_000;
+        assert!(store.claim_step("a", first).unwrap());
+        assert!(store.claim_step("b", first + 2_879).unwrap());
+        assert!(!store.is_step_free("a", first).unwrap(), "not yet");
+        assert!(store.claim_step("b", first + 2_880).unwrap());
+        assert!(store.is_step_free("a", first).unwrap(), "forgotten");
+        assert!(!store.is_step_free("b", first + 2_880).unwrap());
+    }
+
+    /// Else every code would seem to be unused.
+    #[test]
+    fn only_a_file_that_is_not_there_stands_for_no_step() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let missing = file.path().with_extension("missing");
+        assert_eq!(used(&missing).unwrap(), BTreeMap::new());
+        let unreachable = used(&file.path().join("second-factor.json"));
+        assert!(
+            matches!(unreachable, Err(Error::Io { .. })),
+            "{unreachable:?}"
+        );
     }
 }

@@ -1,7 +1,10 @@
 //! While an old key and its successor are both there: what others do to either in the meantime,
 //! ways back that fail, second rotations, and rotations that are continued otherwise.
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs, thread,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::{Value, json};
 
@@ -400,6 +403,20 @@ fn a_rotation_is_continued_with_what_is_typed_then() {
     play.run(&["resume"]).ok();
     assert_eq!(play.generations(NAME), ["2"], "the old one is removed");
     play.stands(NAME, "continued");
+}
+
+#[test]
+fn a_grace_may_be_a_year_and_no_longer() {
+    let play = Play::with(Scene::in_clear(), &[]);
+    let error = play.rotate(&["--grace", "31622401s"]).error(2);
+    assert!(error["message"].as_str().unwrap().contains("a year is"));
+    let before = SystemTime::now();
+    let said = play.rotate(&["--grace", "366d"]).json();
+    let until = said["old_key_enabled_until"].as_str().unwrap();
+    let until = humantime::parse_rfc3339(until).unwrap();
+    let grace = until.duration_since(before).unwrap().as_secs();
+    let year = 366 * 86_400;
+    assert!((year - 1..year + 60).contains(&grace), "{grace}");
 }
 
 #[test]

@@ -39,6 +39,7 @@ mod manage;
 mod meddler;
 mod memory;
 mod model;
+mod oversize;
 mod packaging;
 mod raw;
 mod rotation;

@@ -6,6 +6,7 @@ use super::{
     keys::Name,
     secrets::{AdminArgs, Sealing},
 };
+use crate::provision::LONGEST_GRACE;
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Rotate {
@@ -65,7 +66,7 @@ fn hook_timeout(text: &str) -> Result<std::time::Duration, String> {
 
 fn grace(text: &str) -> Result<std::time::Duration, String> {
     let grace = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if grace > std::time::Duration::from_secs(366 * 86_400) {
+    if grace > LONGEST_GRACE {
         return Err("a year is the longest".into());
     }
     Ok(grace)

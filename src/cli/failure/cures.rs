@@ -115,6 +115,7 @@ impl From<store::Error> for Failure {
                 Self::key(message).hint("links, pipes and devices are not followed; move it away if you did not put it there")
             }
             E::TooLarge { .. } => Self::key(message).hint("is it the right file?"),
+            E::Overlong { .. } => Self::refused(message).hint("nothing was changed; give it fewer addresses, or a shorter hook"),
             E::Exists { .. } => Self::refused(message).hint("nothing is overwritten; choose another name"),
             E::NotWritten { .. } => Self::unexpected(message).hint("check the disk; nothing was changed"),
             E::Unreadable { .. } => Self::configuration(message).hint("restore it from a backup, or move it away"),
@@ -271,7 +272,7 @@ fn cure(error: exchange::Error) -> Failure {
         E::HardwareKeyOnly { .. } => {
             Failure::second_factor(message).hint("add a TOTP app to the account's security keys")
         }
-        E::TooLarge { .. } => Failure::usage(message),
+        E::TooLarge { .. } => Failure::usage(message).hint("nothing was sent; give it fewer addresses or features"),
         E::Scope { .. } => Failure::usage(message)
             .hint("areas are account, trade, wallet, block_trade, block_rfq, custody; for example \"account:read trade:read_write\""),
         E::Endpoint { .. } => Failure::usage(message).hint("for example https://test.deribit.com/api/v2"),

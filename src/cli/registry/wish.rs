@@ -4,6 +4,7 @@ use crate::{
     cli::{answer, args::Wish, context::Context, failure::Failure},
     exchange::{Area, Feature, Level, Network, Scope, Whitelisted},
     key::{Algorithm, KeyName},
+    provision,
     store::{Intent, Operation, Specification},
 };
 
@@ -17,13 +18,15 @@ pub(super) fn specification(
         Some(label) => label.parse::<KeyName>()?,
         None => name.clone(),
     };
-    Ok(Specification {
+    let spec = Specification {
         algorithm,
         label: label.to_string(),
         scope: wish.scope.parse()?,
         whitelist: addresses(&wish.ip, wish.unchecked_ip)?,
         features: features(&wish.feature)?.unwrap_or_default(),
-    })
+    };
+    provision::must_fit(&spec)?;
+    Ok(spec)
 }
 
 /// Reads features; `none` is the word for a key without any, and nothing where none was typed.
