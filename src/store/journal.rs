@@ -270,6 +270,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_entry_that_will_grow_leaves_room_for_it() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store")).unwrap();
+        let text = include_str!("../../tests/data/corpus/journal/bot.json");
+        let mut intent: Intent = serde_json::from_str(text).unwrap();
+        assert_ne!(intent.issued, None);
+        for (issued, limit) in [(None, 255 * 1024), (intent.issued.clone(), 256 * 1024)] {
+            intent.issued = issued;
+            intent.spec.label.clear();
+            let rest = serde_json::to_vec_pretty(&intent).unwrap().len();
+            intent.spec.label = "x".repeat(limit - rest);
+            store.announce(&intent).unwrap();
+            assert_eq!(store.intent(&intent.name).unwrap(), Some(intent.clone()));
+            intent.spec.label.push('x');
+            let refused = store.announce(&intent);
+            assert!(
+                matches!(refused, Err(Error::Overlong { .. })),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[test]
     fn stages_are_called_what_the_journal_calls_them() {
         for stage in [
             Stage::Planned,
