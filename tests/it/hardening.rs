@@ -54,18 +54,20 @@ fn user_may_open(user: u32, path: &str) -> bool {
     status.unwrap().success()
 }
 
-#[test]
-fn other_processes_of_the_same_user_cannot_look_inside() {
-    const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
+
+/// The program as run by another user than root, in a home of that one's own; nothing where nobody
+/// here can become somebody else.
+pub(crate) fn as_nobody(home: &Home, args: &[&str]) -> Option<Command> {
     if !installed("setpriv", &["--reuid", "65534", "--clear-groups", "true"]) {
-        return;
+        return None;
     }
-    let home = Home::new();
     let dir = home.path("");
-    let mut program = home.path("derikey");
+    let program = home.path("derikey");
     // The build directory need not be open to everybody.
     fs::copy(env!("CARGO_BIN_EXE_derikey"), &program).unwrap();
-    let as_nobody = [
+    std::os::unix::fs::chown(&dir, Some(NOBODY), Some(NOBODY)).unwrap();
+    let become_nobody = [
         "setpriv",
         "--reuid",
         "65534",
@@ -73,16 +75,20 @@ fn other_processes_of_the_same_user_cannot_look_inside() {
         "65534",
         "--clear-groups",
     ];
-    std::os::unix::fs::chown(&dir, Some(NOBODY), Some(NOBODY)).unwrap();
-    let typed = home.command(&WAITING);
-    let mut command = under(&as_nobody, &{
-        let mut copy = Command::new(std::mem::take(&mut program));
-        copy.args(typed.get_args())
-            .current_dir(&dir)
-            .env("HOME", &dir)
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        copy
-    });
+    let mut copy = Command::new(program);
+    copy.args(home.command(args).get_args())
+        .current_dir(&dir)
+        .env("HOME", &dir)
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    Some(under(&become_nobody, &copy))
+}
+
+#[test]
+fn other_processes_of_the_same_user_cannot_look_inside() {
+    let home = Home::new();
+    let Some(mut command) = as_nobody(&home, &WAITING) else {
+        return;
+    };
     let process = Started(
         command
             .stdout(Stdio::null())

@@ -5,6 +5,8 @@ use std::{fs, path::PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+#[cfg(target_os = "linux")]
+use crate::hardening::{NOBODY, as_nobody};
 use crate::{
     manage::{Bench, SCOPE},
     raw::Tap,
@@ -363,6 +365,20 @@ fn log(home: &Home) -> PathBuf {
 fn hex(line: &str) -> String {
     let digest = Sha256::digest(line.as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_audit_log_tells_which_user_it_was() {
+    let home = Home::new();
+    let generate = ["generate", "one", "--no-passphrase", "--insecure"];
+    let Some(mut command) = as_nobody(&home, &generate) else {
+        return;
+    };
+    Run::of(command.output().unwrap()).ok();
+    let text = fs::read_to_string(log(&home)).unwrap();
+    let entry: Value = serde_json::from_str(text.trim()).unwrap();
+    assert_eq!(entry["uid"], NOBODY, "{entry}");
 }
 
 #[test]
