@@ -272,7 +272,7 @@ fn cure(error: exchange::Error) -> Failure {
         E::HardwareKeyOnly { .. } => {
             Failure::second_factor(message).hint("add a TOTP app to the account's security keys")
         }
-        E::TooLarge { .. } => Failure::usage(message).hint("nothing was sent; give it fewer addresses or features"),
+        E::TooLarge { .. } => Failure::usage(message).hint("nothing was changed; give it fewer addresses or features"),
         E::Scope { .. } => Failure::usage(message)
             .hint("areas are account, trade, wallet, block_trade, block_rfq, custody; for example \"account:read trade:read_write\""),
         E::Endpoint { .. } => Failure::usage(message).hint("for example https://test.deribit.com/api/v2"),
