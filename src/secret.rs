@@ -51,6 +51,17 @@ impl<T: Zeroize> fmt::Debug for Secret<T> {
     }
 }
 
+/// Appends to a buffer; where it has to move, what it leaves behind is wiped.
+pub(crate) fn append(buffer: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
+    let needed = buffer.len() + more.len();
+    if needed > buffer.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(buffer.capacity() * 2)));
+        larger.extend_from_slice(buffer);
+        *buffer = larger;
+    }
+    buffer.extend_from_slice(more);
+}
+
 macro_rules! secret_text {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => { $(
         $(#[$doc])*

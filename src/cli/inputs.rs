@@ -3,7 +3,6 @@
 
 use std::{
     fs::File,
-    io::Read,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -170,28 +169,18 @@ pub(super) fn output_of(command: &str, what: &str) -> Result<Zeroizing<Vec<u8>>,
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| failed(format!("cannot be started: {error}")))?;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST + 1));
-    if let Some(stdout) = child.stdout.take() {
-        let mut chunk = Zeroizing::new([0; 512]);
-        let mut stdout = stdout.take(4097);
-        loop {
-            let n = stdout
-                .read(&mut *chunk)
-                .map_err(|error| failed(format!("cannot be read: {error}")))?;
-            if n == 0 {
-                break;
-            }
-            bytes.extend_from_slice(chunk.get(..n).unwrap_or_default());
-        }
-    }
+    let stdout = child.stdout.take();
+    let read = stdout.map(|stdout| store::read_to_limit(stdout, Path::new(program), LONGEST));
     let status = child
         .wait()
         .map_err(|error| failed(format!("was lost: {error}")))?;
-    if !status.success() {
-        return Err(failed(format!("failed: {status}")));
+    match read.transpose() {
+        // Whoever prints for ever is told to stop, and fails at that.
+        Err(store::Error::TooLarge { .. }) => {
+            Err(failed(format!("printed more than {LONGEST} bytes")))
+        }
+        Err(error) => Err(failed(format!("cannot be read: {error}"))),
+        Ok(_) if !status.success() => Err(failed(format!("failed: {status}"))),
+        Ok(bytes) => Ok(bytes.unwrap_or_default()),
     }
-    if bytes.len() > LONGEST {
-        return Err(failed(format!("printed more than {LONGEST} bytes")));
-    }
-    Ok(bytes)
 }

@@ -21,6 +21,7 @@ use rustls::{
 use zeroize::Zeroizing;
 
 use super::{Endpoint, Error, Incoming, Outgoing, Transport};
+use crate::secret::append;
 
 /// The largest answer that is read.
 const LARGEST_ANSWER: usize = 1024 * 1024;
@@ -135,17 +136,6 @@ impl AsRef<[u8]> for Wiped {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
-}
-
-/// Appends without leaving an unwiped copy behind when the buffer has to grow.
-fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
-    let needed = body.len() + chunk.len();
-    if needed > body.capacity() {
-        let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(body.capacity() * 2)));
-        larger.extend_from_slice(body);
-        *body = larger;
-    }
-    body.extend_from_slice(chunk);
 }
 
 fn tls(authorities: Option<&[u8]>) -> Result<ClientConfig, String> {

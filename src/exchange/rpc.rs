@@ -5,9 +5,12 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::{Again, Challenge, Error, Incoming, Method, Outcome, Refusal, refusal::words};
+use crate::secret::append;
 
 /// The exchange takes 32 kB (Deribit, error -32600).
 const LARGEST_REQUEST: usize = 32_000;
+/// Room to begin with.
+const TYPICAL_REQUEST: usize = 512;
 /// The documented one has 44 characters.
 const LONGEST_CHALLENGE: usize = 1_000;
 
@@ -19,7 +22,7 @@ struct Request<'a, M> {
     params: &'a M,
 }
 
-/// Returns the JSON-RPC request for a method, in a buffer that never moves and is wiped.
+/// Returns the JSON-RPC request for a method, in a buffer that is wiped.
 ///
 /// # Errors
 /// [`Error::TooLarge`].
@@ -30,10 +33,9 @@ pub fn encode<M: Method>(id: u64, method: &M) -> Result<Zeroizing<Vec<u8>>, Erro
         method: M::NAME,
         params: method,
     };
-    let mut body = Zeroizing::new(Vec::with_capacity(LARGEST_REQUEST));
-    let mut room = Bounded(&mut body);
+    let mut room = Bounded(Zeroizing::new(Vec::with_capacity(TYPICAL_REQUEST)));
     serde_json::to_writer(&mut room, &request).map_err(|_| Error::TooLarge { method: M::NAME })?;
-    Ok(body)
+    Ok(room.0)
 }
 
 /// Tells whether a method fits into a request, also with the answer to a second factor beside it.
@@ -49,15 +51,15 @@ pub fn must_fit<M: Method>(method: &M) -> Result<(), Error> {
     encode(u64::MAX, &longest).map(drop)
 }
 
-/// Writes into a buffer up to its capacity: a buffer that grows leaves its old self behind unwiped.
-struct Bounded<'a>(&'a mut Vec<u8>);
+/// Takes as much as the exchange does.
+struct Bounded(Zeroizing<Vec<u8>>);
 
-impl std::io::Write for Bounded<'_> {
+impl std::io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if bytes.len() > self.0.capacity().saturating_sub(self.0.len()) {
+        if bytes.len() > LARGEST_REQUEST.saturating_sub(self.0.len()) {
             return Err(std::io::ErrorKind::FileTooLarge.into());
         }
-        self.0.extend_from_slice(bytes);
+        append(&mut self.0, bytes);
         Ok(bytes.len())
     }
 

@@ -21,6 +21,7 @@ use rustix::{
 use zeroize::Zeroizing;
 
 use super::Error;
+use crate::secret::append;
 
 /// Attaches a path to an error of the operating system.
 pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
@@ -112,7 +113,7 @@ pub(super) fn read_ours(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>,
     read_to_limit(&file, path, limit)
 }
 
-/// Reads what is open, at `path` or called so, up to a limit, into a buffer that never moves and is wiped.
+/// Reads what is open, at `path` or called so, up to a limit, into a buffer that is wiped.
 ///
 /// # Errors
 /// [`Error::TooLarge`], and the operating system's.
@@ -121,13 +122,13 @@ pub fn read_to_limit(
     path: &Path,
     limit: usize,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
+    let mut bytes = Zeroizing::new(Vec::new());
     let mut file = file.take(u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1));
     let mut chunk = Zeroizing::new([0; 4096]);
     loop {
         match file.read(&mut *chunk) {
             Ok(0) => break,
-            Ok(n) => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+            Ok(n) => append(&mut bytes, chunk.get(..n).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(at(path)(error)),
         }
