@@ -38,8 +38,8 @@ pub use https::Https;
 pub use login::{Login, LoginScope, Session, SessionName, authorization};
 pub use methods::{
     AccessEvent, AccessLog, ChangeApiKeyName, ChangeScopeInApiKey, CreateApiKey, DisableApiKey,
-    EditApiKey, EnableApiKey, GetAccessLog, GetTime, Health, ListApiKeys, Ping, RemoveApiKey,
-    ResetApiKey, Status, Version,
+    EditApiKey, EnableApiKey, GetAccessLog, GetTime, Health, LegibleApiKeys, ListApiKeys,
+    ListLegibleApiKeys, Ping, RemoveApiKey, ResetApiKey, Status, Version,
 };
 pub use network::{Endpoint, Network};
 pub use refusal::{Kind, Refusal};

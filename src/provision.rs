@@ -65,6 +65,10 @@ pub enum Event<'a> {
     Switched(Generation),
     /// A generation that an earlier rotation superseded is about to be removed.
     Clearing(Generation),
+    /// So many keys of the account cannot be read.
+    Withheld(usize),
+    /// A generation that cannot be read is left as it is.
+    Illegible(Generation, &'a crate::store::Error),
     /// A key may not log in any more.
     Disabled(&'a ClientId),
     /// One of many keys was disabled, or was not, for a reason.

@@ -254,8 +254,15 @@ fn home(global: &Global) -> Result<PathBuf, Failure> {
     if home.as_os_str().is_empty() {
         return Err(Failure::usage("--home is empty"));
     }
-    std::path::absolute(&home)
-        .map_err(|error| Failure::configuration(format!("{}: {error}", home.display())))
+    let home = std::path::absolute(&home)
+        .map_err(|error| Failure::configuration(format!("{}: {error}", home.display())))?;
+    // Paths stand in answers and in what hooks are told, both JSON.
+    if home.to_str().is_none() {
+        let shown = home.display();
+        return Err(Failure::usage(format!("{shown} is not UTF-8"))
+            .hint("choose a directory whose name is text"));
+    }
+    Ok(home)
 }
 
 /// The operating system's generator.

@@ -39,6 +39,12 @@ pub(super) fn tell(context: &Context, event: &Event<'_>) {
             ));
         }
         Event::Switched(generation) => output.remark(format!("generation {generation} is in use")),
+        Event::Withheld(others) => output.remark(format!(
+            "warning: {others} of the account's keys cannot be read, and are not looked at"
+        )),
+        Event::Illegible(generation, error) => output.remark(format!(
+            "warning: generation {generation} cannot be read and is left as it is: {error}"
+        )),
         Event::Clearing(generation) => output.remark(format!(
             "removing generation {generation}, which was superseded before"
         )),

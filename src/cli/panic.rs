@@ -16,6 +16,8 @@ use crate::{
     store::Entry,
 };
 
+const LONGEST_PATTERN: usize = 256;
+
 /// What became of the keys that match.
 #[derive(Default)]
 struct Report {
@@ -25,19 +27,29 @@ struct Report {
     not_reached: Vec<Value>,
     /// Whether the account was looked at in the end.
     verified: bool,
+    /// How many keys of the account could not be read.
+    others: usize,
     failure: Option<Failure>,
 }
 
 pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
     let network = context.network()?;
     let pattern = &args.pattern;
+    // It stands in a line of the audit log.
+    if pattern.len() > LONGEST_PATTERN {
+        return Err(
+            Failure::usage(format!("the pattern has more than {LONGEST_PATTERN} bytes"))
+                .hint("a label has 16 at most; * stands for any of them"),
+        );
+    }
     if !context.global.dry_run {
         let why = format!("every key that matches {pattern:?} on {network} would be disabled");
         context.confirm(&why, "panic")?;
     }
     let report = runtime()?.block_on(disable(context, args, &network))?;
+    let mut audited = Ok(());
     if !context.global.dry_run {
-        let outcome = if report.not_reached.is_empty() {
+        let outcome = if report.not_reached.is_empty() && report.others == 0 {
             "done"
         } else {
             "unfinished"
@@ -45,7 +57,7 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
         let mut entry = Entry::new(now(), "panic", outcome);
         let place = format!("{network} {pattern}");
         entry.network = Some(&place);
-        context.store.audit(entry)?;
+        audited = context.store.audit(entry).map_err(Failure::from);
     }
     let value = json!({
         "disabled": report.disabled,
@@ -57,13 +69,23 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
     });
     context.output.result(&value, || in_words(&report))?;
     let Some(failure) = report.failure else {
-        return Ok(());
+        if report.others > 0 {
+            let others = report.others;
+            return Err(
+                Failure::network(format!("{others} of the account's keys cannot be read"))
+                    .hint("the others are disabled; look at these in the web form"),
+            );
+        }
+        return audited.map_err(|failure| failure.about("the audit log does not have it"));
     };
     let names: Vec<String> = report.not_reached.iter().map(named).collect();
-    let cure = format!(
+    let mut cure = format!(
         "{}; then run \"derikey panic\" again: what is disabled stays so",
         failure.cure()
     );
+    if let Err(unwritten) = audited {
+        cure += &format!("; the audit log does not have it: {}", unwritten.message());
+    }
     Err(failure
         .about(&format!("not reached: {}", names.join(", ")))
         .hint(cure))
@@ -72,10 +94,13 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
 async fn disable(context: &Context, args: &Panic, network: &Network) -> Result<Report, Failure> {
     let mut office = Office::open(context, network, &args.admin, &args.passphrase).await?;
     let mut work = manage::work_of(context, &mut office);
-    let survey = work.survey().await?;
+    let (survey, others) = work.survey_legible().await?;
     let operator = work.desk.operator().client_id().clone();
     let pattern = &args.pattern;
-    let mut report = Report::default();
+    let mut report = Report {
+        others,
+        ..Report::default()
+    };
     let mut targets: Vec<&ApiKey> = Vec::new();
     for key in &survey.0 {
         if !(glob(pattern, &key.name) || glob(pattern, key.client_id.as_str())) {
@@ -97,7 +122,7 @@ async fn disable(context: &Context, args: &Panic, network: &Network) -> Result<R
         return Ok(report);
     }
     let swept = work.sweep(&targets).await?;
-    report.verified = swept.iter().all(|one| one.enabled.is_some());
+    report.verified = others == 0 && swept.iter().all(|one| one.enabled.is_some());
     for one in swept {
         report.add(context, network, one);
     }

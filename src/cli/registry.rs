@@ -214,11 +214,20 @@ async fn carry_out(
     let name = intent.name.clone();
     let passphrase = &sealing.passphrase;
     if !context.store.contains(&name) {
-        if intent.stage > Stage::Creating {
+        let ours = intent
+            .fingerprint
+            .filter(|_| intent.stage == Stage::Creating);
+        let is_there = match ours {
+            Some(ours) => work.look_for(&intent, ours).await?.is_some(),
+            None => intent.stage > Stage::Creating,
+        };
+        if is_there {
             return Err(Failure::key(format!(
                 "{name} is registered, and its private half is gone"
             ))
-            .hint("restore it from a backup or from HOME/trash; or remove it in the web form"));
+            .hint(format!(
+                "restore it from a backup or from HOME/trash, or give this up with \"derikey resume {name} --abandon\""
+            )));
         }
         // Given up, and then interrupted: the exchange has nothing, so it begins anew.
         intent.stage = Stage::Planned;

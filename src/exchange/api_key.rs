@@ -2,7 +2,7 @@
 //!
 //! It is read leniently, as all replies are (`methods.rs`).
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
@@ -23,7 +23,7 @@ impl fmt::Display for KeyId {
 }
 
 macro_rules! word {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $problem:literal, $fits:expr) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $problem:literal, $fits:expr, $spelled:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
         pub struct $name(String);
@@ -42,7 +42,7 @@ macro_rules! word {
                 if !fits(text) {
                     return Err(Error::Identifier { what: $what, problem: $problem });
                 }
-                Ok(Self(text.into()))
+                Ok(Self($spelled(text)))
             }
         }
 
@@ -62,13 +62,13 @@ impl<'de> Deserialize<'de> for ClientId {
 }
 
 macro_rules! lenient {
-    ($($name:ident),*) => { $(
+    ($($name:ident: $spelled:expr),*) => { $(
         impl $name {
             /// Takes over what the exchange or a file says, which need not follow the rules for
             /// what is typed: one odd entry must not hide a whole account.
             fn lenient(text: &str) -> Self {
                 let shown = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-                Self(if shown { text } else { "unreadable" }.into())
+                Self($spelled(if shown { text } else { "unreadable" }))
             }
         }
 
@@ -81,25 +81,34 @@ macro_rules! lenient {
     )* };
 }
 
-lenient!(Feature, Whitelisted);
+/// Returns the one spelling of an address that has several, as IPv6 has; any other text as it is.
+fn address(text: &str) -> String {
+    let ip = text.parse::<IpAddr>();
+    ip.map_or_else(|_| text.into(), |ip| ip.to_string())
+}
+
+lenient!(Feature: String::from, Whitelisted: address);
 
 word!(
     /// Names a key at login: some ten characters that are safe in a URL.
     ClientId, "a client id", "it must be 1 to 64 letters, digits, underscores or hyphens",
     |text| (1..=64).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'),
+    String::from
 );
 word!(
     /// A feature of a key, such as `restricted_block_trades`; the exchange may add more.
     Feature, "a feature", "it must be 1 to 64 lower-case letters, digits or underscores",
     |text| (1..=64).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+    String::from
 );
 word!(
     /// An address on a whitelist. The documentation speaks of IP addresses and shows none.
     Whitelisted, "an address", "it must be 1 to 64 letters, digits, dots, colons, hyphens, slashes or stars",
     |text| (1..=64).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".:/-*".contains(&b))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".:/-*".contains(&b)),
+    address
 );
 
 impl Whitelisted {
@@ -166,13 +175,21 @@ pub struct ApiKey {
 impl ApiKey {
     /// Tells whether this is the key with the given public half, by whatever the exchange shows.
     pub fn is(&self, key: &PublicKey) -> bool {
+        match &self.public_key {
+            Some(theirs) => theirs == key,
+            None => self.shows(key.fingerprint()),
+        }
+    }
+
+    /// Tells whether the exchange shows a fingerprint of it, or the public half that has it.
+    pub fn shows(&self, fingerprint: Fingerprint) -> bool {
         match (&self.public_key, &self.credential) {
-            (Some(theirs), _) => theirs == key,
-            (None, Credential::Fingerprint(theirs)) => *theirs == key.fingerprint(),
+            (Some(theirs), _) => theirs.fingerprint() == fingerprint,
+            (None, Credential::Fingerprint(theirs)) => *theirs == fingerprint,
             // Without a public key a fingerprint is kept like a secret, and is still one.
             (None, Credential::Secret(shown)) => {
                 let theirs = shown.expose().parse::<Fingerprint>();
-                theirs.is_ok_and(|theirs| theirs == key.fingerprint())
+                theirs.is_ok_and(|theirs| theirs == fingerprint)
             }
             (None, Credential::Withheld) => false,
         }
@@ -225,7 +242,10 @@ impl<'de> Deserialize<'de> for ApiKey {
         if wire.name.as_deref().is_some_and(|name| label(name) != name) {
             tamed.push(Setting::Label);
         }
-        if addresses.iter().any(|ip| Whitelisted::lenient(ip).0 != *ip) {
+        if addresses
+            .iter()
+            .any(|ip| Whitelisted::lenient(ip).0 != address(ip))
+        {
             tamed.push(Setting::Whitelist);
         }
         if words.iter().any(|word| Feature::lenient(word).0 != *word) {

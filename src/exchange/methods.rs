@@ -3,7 +3,8 @@
 //! Replies are read leniently, as the documentation disagrees with its own examples: unknown
 //! fields are ignored, and fields that were ever seen missing are optional.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use super::{
     Again, Method, Scope,
@@ -39,6 +40,37 @@ method!(CreateApiKey<'_>, "private/create_api_key", Never, ApiKey);
 #[derive(Debug, Serialize)]
 pub struct ListApiKeys {}
 method!(ListApiKeys, "private/list_api_keys", Freely, Vec<ApiKey>);
+
+/// Returns those of the account's keys that can be read, for whoever cannot wait for the others.
+#[derive(Debug, Serialize)]
+pub struct ListLegibleApiKeys {}
+method!(
+    ListLegibleApiKeys,
+    "private/list_api_keys",
+    Freely,
+    LegibleApiKeys
+);
+
+/// An account's keys, as far as they can be read.
+#[derive(Debug)]
+pub struct LegibleApiKeys {
+    /// Those that can.
+    pub keys: Vec<ApiKey>,
+    /// How many more there are.
+    pub others: usize,
+}
+
+impl<'de> Deserialize<'de> for LegibleApiKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let all = Vec::<&RawValue>::deserialize(deserializer)?;
+        let legible = all
+            .iter()
+            .filter_map(|text| serde_json::from_str(text.get()).ok());
+        let keys: Vec<ApiKey> = legible.collect();
+        let others = all.len().saturating_sub(keys.len());
+        Ok(Self { keys, others })
+    }
+}
 
 /// Changes a key. Whatever is left out may be reset, so everything is sent.
 #[derive(Debug, Serialize)]

@@ -49,6 +49,12 @@ fn is_switched(store: &Store, intent: &Intent) -> bool {
     intent.succession.is_some() && (in_use || intent.stage >= Stage::Switched)
 }
 
+/// Tells whether the key that an operation is about is in the keystore.
+fn is_here(store: &Store, intent: &Intent) -> Result<bool, Error> {
+    let name = &intent.name;
+    Ok(store.contains(name) && store.generations(name)?.contains(&intent.generation))
+}
+
 impl<T: Transport> Work<'_, T> {
     /// Takes back what an unfinished operation has made, and strikes it out.
     ///
@@ -69,10 +75,13 @@ impl<T: Transport> Work<'_, T> {
 
     /// Removes the key that an operation registered, by its public half: its id may not be known.
     async fn unregister(&mut self, intent: &Intent) -> Result<(), Error> {
-        let public = self.store.public_of(&intent.name, intent.generation).ok();
-        let found = match public {
-            Some(public) => self.search_again(intent, &public).await?,
-            None => None,
+        let found = match self.store.public_of(&intent.name, intent.generation) {
+            Ok(public) => self.search_again(intent, &public).await?,
+            // Somebody took it out of the keystore. A file that cannot be read is no such thing.
+            Err(error) => match intent.fingerprint {
+                Some(ours) if !is_here(self.store, intent)? => self.look_for(intent, ours).await?,
+                _ => return Err(error.into()),
+            },
         };
         if let Some(key) = found {
             self.seen.insert(key.id, key.client_id.clone());
@@ -95,7 +104,7 @@ impl<T: Transport> Work<'_, T> {
 /// Those of the keystore.
 pub fn strike_out(store: &Store, intent: &Intent, now: Moment) -> Result<(), Error> {
     let (name, generation) = (&intent.name, intent.generation);
-    let there = store.contains(name) && store.generations(name)?.contains(&generation);
+    let there = is_here(store, intent)?;
     match intent.operation {
         Operation::Provision if there => {
             store.discard(name, now)?;

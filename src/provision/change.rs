@@ -199,7 +199,9 @@ impl<T: Transport> Work<'_, T> {
         // An earlier attempt may have come as far as the trash.
         if self.store.contains(&intent.name) {
             for generation in self.store.generations(&intent.name)? {
-                let mut record = self.store.record_of(&intent.name, generation)?;
+                let Some(mut record) = self.legible(&intent.name, generation) else {
+                    continue;
+                };
                 let Some(known) = &mut record.registration else {
                     continue;
                 };

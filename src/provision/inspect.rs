@@ -4,7 +4,7 @@ use super::{Event, Survey, Work};
 use crate::{
     Error,
     exchange::{self, ApiKey, ClientId, Credential, ListApiKeys, Scope, Transport},
-    key::{Algorithm, PublicKey},
+    key::{Algorithm, Fingerprint, PublicKey},
     store::{Intent, Issued, Specification},
 };
 
@@ -15,23 +15,7 @@ impl<T: Transport> Work<'_, T> {
         intent: &Intent,
         public: &PublicKey,
     ) -> Result<Option<ApiKey>, Error> {
-        (self.tell)(Event::Searching);
-        let keys = self.desk.call(&ListApiKeys {}).await?;
-        let hidden = |key: &ApiKey| {
-            key.public_key.is_none() && matches!(key.credential, Credential::Withheld)
-        };
-        let label = &intent.spec.label;
-        // An earlier generation goes by the same label.
-        let known = self.known_before(intent)?;
-        let may_be_ours =
-            |key: &ApiKey| hidden(key) && key.name == *label && !known.contains(&key.client_id);
-        let undecided = keys.iter().any(may_be_ours);
-        match first_of(Survey(keys), public) {
-            None if undecided => Err(Error::Undecided {
-                label: label.clone(),
-            }),
-            found => Ok(found),
-        }
+        self.pick(intent, &|key| key.is(public)).await
     }
 
     /// Looks for the key where nothing may be made of its absence before a list that lags behind
@@ -44,24 +28,66 @@ impl<T: Transport> Work<'_, T> {
         intent: &Intent,
         public: &PublicKey,
     ) -> Result<Option<ApiKey>, Error> {
-        if let Some(key) = self.search(intent, public).await? {
-            return Ok(Some(key));
-        }
-        let is_ours = |key: &ApiKey| key.is(public);
-        let later = self.look_until(|survey| survey.0.iter().any(is_ours));
-        Ok(later.await?.and_then(|survey| first_of(survey, public)))
+        self.pick_again(intent, &|key| key.is(public)).await
     }
 
-    /// Returns what the other generations of a key log in as.
-    fn known_before(&self, intent: &Intent) -> Result<Vec<ClientId>, Error> {
-        let mut known = Vec::new();
-        for generation in self.store.generations(&intent.name)? {
-            let record = self.store.record_of(&intent.name, generation)?;
-            if generation != intent.generation {
-                known.extend(record.registration.map(|known| known.client_id));
-            }
+    /// Looks likewise for a key that was taken out of the keystore, by what the journal knows of it.
+    ///
+    /// # Errors
+    /// Those of the exchange, and an error where the account does not show enough to tell.
+    pub async fn look_for(
+        &mut self,
+        intent: &Intent,
+        fingerprint: Fingerprint,
+    ) -> Result<Option<ApiKey>, Error> {
+        self.pick_again(intent, &|key| key.shows(fingerprint)).await
+    }
+
+    async fn pick(
+        &mut self,
+        intent: &Intent,
+        is_ours: &dyn Fn(&ApiKey) -> bool,
+    ) -> Result<Option<ApiKey>, Error> {
+        (self.tell)(Event::Searching);
+        let keys = self.desk.call(&ListApiKeys {}).await?;
+        let hidden = |key: &ApiKey| {
+            key.public_key.is_none() && matches!(key.credential, Credential::Withheld)
+        };
+        let label = &intent.spec.label;
+        // An earlier generation goes by the same label.
+        let known = self.known_before(intent);
+        let may_be_ours =
+            |key: &ApiKey| hidden(key) && key.name == *label && !known.contains(&key.client_id);
+        let undecided = keys.iter().any(may_be_ours);
+        match first_of(Survey(keys), is_ours) {
+            None if undecided => Err(Error::Undecided {
+                label: label.clone(),
+            }),
+            found => Ok(found),
         }
-        Ok(known)
+    }
+
+    async fn pick_again(
+        &mut self,
+        intent: &Intent,
+        is_ours: &dyn Fn(&ApiKey) -> bool,
+    ) -> Result<Option<ApiKey>, Error> {
+        if let Some(key) = self.pick(intent, is_ours).await? {
+            return Ok(Some(key));
+        }
+        let later = self.look_until(|survey| survey.0.iter().any(is_ours));
+        Ok(later.await?.and_then(|survey| first_of(survey, is_ours)))
+    }
+
+    /// Returns what the other generations of a key log in as, as far as they can be read.
+    fn known_before(&self, intent: &Intent) -> Vec<ClientId> {
+        let mut others = self.store.generations(&intent.name).unwrap_or_default();
+        others.retain(|generation| *generation != intent.generation);
+        let record = |generation| self.store.record_of(&intent.name, generation).ok();
+        let records = others.into_iter().filter_map(record);
+        records
+            .filter_map(|record| record.registration.map(|known| known.client_id))
+            .collect()
     }
 
     /// Holds what the exchange says it made against what was sent.
@@ -125,9 +151,9 @@ impl<T: Transport> Work<'_, T> {
     }
 }
 
-/// Returns the account's key with a public half.
-fn first_of(survey: Survey, public: &PublicKey) -> Option<ApiKey> {
-    let ours = survey.0.into_iter().filter(|key| key.is(public));
+/// Returns the account's key that is ours.
+fn first_of(survey: Survey, is_ours: &dyn Fn(&ApiKey) -> bool) -> Option<ApiKey> {
+    let ours = survey.0.into_iter().filter(is_ours);
     // The lowest id is the one that was made first.
     ours.min_by_key(|key| key.id)
 }

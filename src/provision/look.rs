@@ -5,10 +5,15 @@
 
 use std::time::Duration;
 
-use super::Work;
+use super::{Event, Work};
 use crate::{
     Error,
-    exchange::{ApiKey, Authority, ClientId, KeyId, ListApiKeys, Outcome, Transport},
+    exchange::{
+        ApiKey, Authority, ClientId, KeyId, LegibleApiKeys, ListApiKeys, ListLegibleApiKeys,
+        Outcome, Transport,
+    },
+    key::KeyName,
+    store::{Generation, Record},
 };
 
 /// Pauses before the account is looked at again.
@@ -59,6 +64,19 @@ impl<T: Transport> Work<'_, T> {
         Ok(self.seen_now(keys))
     }
 
+    /// Returns the account's keys as far as they can be read, and how many more there are: one odd
+    /// entry does not keep the others enabled.
+    ///
+    /// # Errors
+    /// Those of the exchange.
+    pub async fn survey_legible(&mut self) -> Result<(Survey, usize), Error> {
+        let LegibleApiKeys { keys, others } = self.desk.call(&ListLegibleApiKeys {}).await?;
+        if others > 0 {
+            (self.tell)(Event::Withheld(others));
+        }
+        Ok((self.seen_now(keys), others))
+    }
+
     /// Returns the account's keys, with one among them that should be there, if it is.
     ///
     /// # Errors
@@ -97,6 +115,18 @@ impl<T: Transport> Work<'_, T> {
             }
         }
         Ok(None)
+    }
+
+    /// Returns the record of a generation that an operation comes by and is not about: one that
+    /// cannot be read is left as it is, and is no reason to stop.
+    pub(super) fn legible(&mut self, name: &KeyName, generation: Generation) -> Option<Record> {
+        match self.store.record_of(name, generation) {
+            Ok(record) => Some(record),
+            Err(error) => {
+                (self.tell)(Event::Illegible(generation, &error));
+                None
+            }
+        }
     }
 
     fn seen_now(&mut self, keys: Vec<ApiKey>) -> Survey {

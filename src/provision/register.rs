@@ -77,6 +77,20 @@ impl<T: Transport> Work<'_, T> {
                 name: intent.name.clone(),
             });
         }
+        // Nor what was disabled from elsewhere while this was interrupted.
+        if let Some(issued) = intent
+            .issued
+            .as_ref()
+            .filter(|_| intent.stage >= Stage::Granting)
+        {
+            let survey = self.survey_with(&issued.client_id).await?;
+            let key = survey.by_client_id(&issued.client_id);
+            if key.is_some_and(|key| key.enabled == Some(false)) {
+                return Err(Error::Disabled {
+                    name: intent.name.clone(),
+                });
+            }
+        }
         let public = signer.public_key().clone();
         let first_scope = match intent.spec.whitelist.as_slice() {
             [] => intent.spec.scope.clone(),

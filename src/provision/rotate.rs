@@ -320,7 +320,9 @@ impl<'a, T: Transport> Work<'a, T> {
             if keep.contains(&generation) {
                 continue;
             }
-            let record = self.store.record_of(name, generation)?;
+            let Some(record) = self.legible(name, generation) else {
+                continue;
+            };
             // One that nobody knows of is left from a rotation that ended before it registered.
             if let Some(known) = record.registration {
                 if known.retired.is_none() {

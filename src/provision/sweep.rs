@@ -9,7 +9,8 @@ use super::{Event, Work};
 use crate::{
     Error,
     exchange::{
-        self, ApiKey, Authority, DisableApiKey, Kind, ListApiKeys, Outcome, Refusal, Transport,
+        self, ApiKey, Authority, DisableApiKey, Kind, LegibleApiKeys, ListLegibleApiKeys, Outcome,
+        Refusal, Transport,
     },
     store::Operation,
 };
@@ -119,14 +120,17 @@ impl<T: Transport> Work<'_, T> {
             return;
         };
         let who = Authority::Bearer(&session.access_token);
-        let answer = self.desk.exchange().call(who, &ListApiKeys {}).await;
-        let Ok(Outcome::Done(keys)) = answer else {
+        let answer = self.desk.exchange().call(who, &ListLegibleApiKeys {});
+        let Ok(Outcome::Done(LegibleApiKeys { keys, others })) = answer.await else {
             return;
         };
         for one in swept {
             let now = keys.iter().find(|key| key.client_id == one.key.client_id);
-            // A key that is gone opens nothing.
-            one.enabled = now.map_or(Some(false), |key| key.enabled);
+            // A key that is gone opens nothing, if it is gone.
+            one.enabled = match now {
+                Some(key) => key.enabled,
+                None => (others == 0).then_some(false),
+            };
             if one.enabled == Some(true) && one.failure.is_none() {
                 one.failure = Some(Error::SettingDiffers { what: "state" });
             }

@@ -200,7 +200,11 @@ impl Store {
             path: path.clone(),
             problem: error.to_string(),
         })?;
-        let growth = if intent.issued.is_none() { GROWTH } else { 0 };
+        let growth = if intent.stage < Stage::Switched {
+            GROWTH
+        } else {
+            0
+        };
         files::replace(&path, &text, LARGEST - growth)
     }
 
@@ -275,9 +279,8 @@ mod tests {
         let store = Store::open(&home.path().join("store")).unwrap();
         let text = include_str!("../../tests/data/corpus/journal/bot.json");
         let mut intent: Intent = serde_json::from_str(text).unwrap();
-        assert_ne!(intent.issued, None);
-        for (issued, limit) in [(None, 255 * 1024), (intent.issued.clone(), 256 * 1024)] {
-            intent.issued = issued;
+        for (stage, limit) in [(Stage::Planned, 255 * 1024), (Stage::Switched, 256 * 1024)] {
+            intent.stage = stage;
             intent.spec.label.clear();
             let rest = serde_json::to_vec_pretty(&intent).unwrap().len();
             intent.spec.label = "x".repeat(limit - rest);

@@ -38,6 +38,7 @@ mod lies;
 mod manage;
 mod meddler;
 mod memory;
+mod mishaps;
 mod model;
 mod oversize;
 mod packaging;

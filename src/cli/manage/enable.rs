@@ -15,9 +15,9 @@ use crate::{
         context::Context,
         failure::Failure,
     },
-    exchange::{ApiKey, ClientId, KeyId, Network},
+    exchange::{ApiKey, ClientId, Https, KeyId, Network},
     key::KeyName,
-    provision::Survey,
+    provision::{Survey, Work},
     store::{Operation, Registration, Stage, State},
 };
 
@@ -28,18 +28,16 @@ pub(in crate::cli) fn set(
 ) -> Result<(), Failure> {
     match Named::parse(&args.target)? {
         Named::Key(name) => set_named(context, args, operation, &name),
-        Named::Id(id) => match in_use(context, |known| known.key_id == Some(id))? {
-            Some(name) => set_named(context, args, operation, &name),
-            None => set_remote(context, args, operation, &context.network()?, &|survey| {
-                survey.by_id(id)
-            }),
-        },
-        Named::Client(id) => match in_use(context, |known| known.client_id == id)? {
-            Some(name) => set_named(context, args, operation, &name),
-            None => set_remote(context, args, operation, &context.network()?, &|survey| {
+        Named::Id(id) => {
+            let is_it = |known: &Registration| known.key_id == Some(id);
+            set_by_id(context, args, operation, &is_it, &|survey| survey.by_id(id))
+        }
+        Named::Client(id) => {
+            let is_it = |known: &Registration| known.client_id == id;
+            set_by_id(context, args, operation, &is_it, &|survey| {
                 survey.by_client_id(&id)
-            }),
-        },
+            })
+        }
     }
 }
 
@@ -69,9 +67,9 @@ impl Named {
 /// is named, it is locked, journalled and recorded the same way.
 fn in_use(
     context: &Context,
-    is_it: impl Fn(&Registration) -> bool,
+    network: &Network,
+    is_it: &dyn Fn(&Registration) -> bool,
 ) -> Result<Option<KeyName>, Failure> {
-    let network = context.network()?;
     for name in context.store.names()? {
         // A record that cannot be read is nobody's reason not to disable another key.
         let registration = context
@@ -79,7 +77,7 @@ fn in_use(
             .record(&name)
             .ok()
             .and_then(|r| r.registration);
-        if registration.is_some_and(|known| known.network == network && is_it(&known)) {
+        if registration.is_some_and(|known| known.network == *network && is_it(&known)) {
             return Ok(Some(name));
         }
     }
@@ -95,8 +93,67 @@ fn set_named(
     let record = context.store.record(name)?;
     let known = registered(name, record.registration.as_ref())?;
     context.check_network(name, &known.network)?;
-    let _lock = context.lock(name)?;
-    // Somebody else may have been at it while this waited.
+    match context.lock(name) {
+        Ok(_lock) => set_locked(context, args, operation, name),
+        Err(failure) if operation == Operation::Disable => {
+            disable_anyway(context, args, &failure, &known.network, &|survey| {
+                survey.by_client_id(&known.client_id)
+            })
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Changes the key that an id names, under the name that it has here while it is in use.
+fn set_by_id(
+    context: &Context,
+    args: &Target,
+    operation: Operation,
+    is_it: &dyn Fn(&Registration) -> bool,
+    pick: &dyn Fn(&Survey) -> Option<&ApiKey>,
+) -> Result<(), Failure> {
+    let network = context.network()?;
+    if let Some(name) = in_use(context, &network, is_it)? {
+        match context.lock(&name) {
+            Ok(_lock) => {
+                // A rotation may have put another key in its place while this waited.
+                let record = context.store.record(&name)?;
+                if record.registration.as_ref().is_some_and(is_it) {
+                    return set_locked(context, args, operation, &name);
+                }
+            }
+            Err(failure) if operation == Operation::Disable => {
+                return disable_anyway(context, args, &failure, &network, pick);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    set_remote(context, args, operation, &network, pick)
+}
+
+/// Disables a key that somebody else works on, or of which nothing can be written down: one that
+/// is leaked waits for no hook and for no disk.
+fn disable_anyway(
+    context: &Context,
+    args: &Target,
+    failure: &Failure,
+    network: &Network,
+    pick: &dyn Fn(&Survey) -> Option<&ApiKey>,
+) -> Result<(), Failure> {
+    let why = failure.message();
+    context
+        .output
+        .remark(format!("{why}; it is disabled all the same"));
+    set_remote(context, args, Operation::Disable, network, pick)
+}
+
+/// Changes a key that nobody else works on.
+fn set_locked(
+    context: &Context,
+    args: &Target,
+    operation: Operation,
+    name: &KeyName,
+) -> Result<(), Failure> {
     let record = context.store.record(name)?;
     let known = registered(name, record.registration.as_ref())?;
     let meanwhile = beside(context, name, operation)?;
@@ -114,7 +171,7 @@ fn set_named(
         let mut office =
             Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
         let mut work = work_of(context, &mut office);
-        let survey = work.survey_with(&known.client_id).await?;
+        let survey = look(&mut work, operation, Some(&known.client_id)).await?;
         let key = find(&survey, known)?;
         if operation == Operation::Enable {
             refuse_foreign(context, name, key)?;
@@ -185,6 +242,25 @@ pub(in crate::cli) fn beside(
     Ok(Some(format!("{what} of {name} is under way still: {next}")))
 }
 
+/// Looks at the account, at what can be read of it where that is what is to be disabled.
+async fn look(
+    work: &mut Work<'_, Https>,
+    operation: Operation,
+    with: Option<&ClientId>,
+) -> Result<Survey, Failure> {
+    if operation == Operation::Disable {
+        let (survey, others) = work.survey_legible().await?;
+        let is_there = |id: &ClientId| survey.by_client_id(id).is_some();
+        if others > 0 || with.is_none_or(is_there) {
+            return Ok(survey);
+        }
+    }
+    Ok(match with {
+        Some(client_id) => work.survey_with(client_id).await?,
+        None => work.survey().await?,
+    })
+}
+
 /// Changes a key that is named by what the exchange calls it; it need not be here.
 fn set_remote(
     context: &Context,
@@ -206,7 +282,7 @@ fn set_remote(
     let value = runtime()?.block_on(async {
         let mut office = Office::open(context, network, &args.admin, &args.passphrase).await?;
         let mut work = work_of(context, &mut office);
-        let survey = work.survey().await?;
+        let survey = look(&mut work, operation, None).await?;
         let Some(key) = pick(&survey) else {
             return Err(Failure::refused(format!("the account has no key {target}"))
                 .hint("\"derikey list --remote\" shows the account's keys"));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{begin, intend, note, outcome};
+use super::{go_on, intend, note, outcome};
 use crate::{
     cli::{
         answer, audit,
@@ -12,7 +12,7 @@ use crate::{
     },
     exchange::{ApiKey, Https, Network},
     key::KeyName,
-    provision::{self, Change, Work},
+    provision::{self, Attempt, Change, Work},
     store::{Entry, Operation, Record, Registration},
 };
 
@@ -39,39 +39,48 @@ pub(in crate::cli) async fn switch(
         key,
         ..
     } = *switch;
-    if let Some(meanwhile) = meanwhile {
-        // Its journal entry is not ours to write over: this is a step of its own.
-        let done = work.set(key.id, &key.client_id, operation).await;
-        let done = done.map_err(Failure::from);
-        let public = context.store.public(name).ok();
-        let action = operation.as_str();
-        audit::outcome(
-            context,
-            action,
-            name,
-            &known.network,
-            public.as_ref(),
-            &done,
-        )?;
-        done?;
-        note(context, &known.network, key, operation == Operation::Enable)?;
-        context.output.remark(&meanwhile);
-        let mut value = keys::about(context, name)?;
-        answer::merge(&mut value, json!({"changed": true, "meanwhile": meanwhile}));
-        return Ok(value);
-    }
-    let wish = provision::merge(key, &Change::default(), switch.record.algorithm);
-    let intent = intend(
-        operation,
+    let meanwhile = match meanwhile {
+        Some(meanwhile) => meanwhile,
+        None => {
+            let wish = provision::merge(key, &Change::default(), switch.record.algorithm);
+            let current = context.store.current(name)?;
+            let intent = intend(operation, name, current, known, key, wish);
+            match context.store.announce(&intent) {
+                Ok(()) => {
+                    go_on(context, work, &intent, &known.network, Attempt::First).await?;
+                    return outcome(context, &intent);
+                }
+                // One that is leaked does not wait for a disk that is full.
+                Err(error) if operation == Operation::Disable => error.to_string(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    // The journal entry that is there is not ours to write over: this is a step of its own.
+    let done = work.set(key.id, &key.client_id, operation).await;
+    let done = done.map_err(Failure::from);
+    let public = context.store.public(name).ok();
+    let action = operation.as_str();
+    let audited = audit::outcome(
+        context,
+        action,
         name,
-        context.store.current(name)?,
-        known,
-        key,
-        wish,
+        &known.network,
+        public.as_ref(),
+        &done,
     );
-    begin(context, work, &intent, &known.network).await?;
-    outcome(context, &intent)
+    done?;
+    note(context, &known.network, key, operation == Operation::Enable)
+        .and(audited)
+        .map_err(|failure| failure.about(DONE_UNWRITTEN))?;
+    context.output.remark(&meanwhile);
+    let mut value = keys::about(context, name)?;
+    answer::merge(&mut value, json!({"changed": true, "meanwhile": meanwhile}));
+    Ok(value)
 }
+
+/// What becomes of a leaked key matters more than the record of it.
+const DONE_UNWRITTEN: &str = "it is done at the exchange, and not written down here";
 
 /// Changes a key by its ids alone, records that if it is one of ours, and writes it down.
 pub(in crate::cli) async fn set_there(
@@ -90,5 +99,6 @@ pub(in crate::cli) async fn set_there(
     let place = format!("{network} {}", key.client_id);
     entry.key = name.as_ref();
     entry.network = Some(&place);
-    Ok(context.store.audit(entry)?)
+    let audited = context.store.audit(entry).map_err(Failure::from);
+    audited.map_err(|failure| failure.about(DONE_UNWRITTEN))
 }

@@ -39,8 +39,14 @@ pub(in crate::cli) fn features(typed: &[String]) -> Result<Option<Vec<Feature>>,
                 .hint("leave out the one or the other"))
         };
     }
-    let features: Result<Vec<Feature>, _> = typed.iter().map(|feature| feature.parse()).collect();
-    Ok(Some(features?).filter(|features| !features.is_empty()))
+    let mut features: Vec<Feature> = Vec::new();
+    for feature in typed {
+        let feature = feature.parse()?;
+        if !features.contains(&feature) {
+            features.push(feature);
+        }
+    }
+    Ok(Some(features).filter(|features| !features.is_empty()))
 }
 
 /// Reads addresses for a whitelist: IPv4, unless that is waived.

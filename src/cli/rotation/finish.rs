@@ -64,7 +64,15 @@ async fn carry_out(
         .store
         .generations(&name)?
         .contains(&intent.generation);
-    if !there && (intent.stage > Stage::Creating || intent.operation == Operation::Rollback) {
+    let is_rollback = intent.operation == Operation::Rollback;
+    let gone = match intent.fingerprint {
+        Some(ours) if !there && !is_rollback && intent.stage == Stage::Creating => {
+            let mut work = manage::work_of(context, &mut office);
+            work.look_for(&intent, ours).await?.is_some()
+        }
+        _ => !there && (intent.stage > Stage::Creating || is_rollback),
+    };
+    if gone {
         if is_refused(&intent) {
             // Taken back, and then interrupted before that was written down.
             manage::work_of(context, &mut office)

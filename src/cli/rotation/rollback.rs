@@ -71,7 +71,15 @@ fn back(
     earlier.retain(|generation| *generation != current);
     let mut found = None;
     for generation in earlier {
-        let record = context.store.record_of(name, generation)?;
+        let record = match context.store.record_of(name, generation) {
+            Ok(record) => record,
+            Err(error) => {
+                context.output.remark(format!(
+                    "warning: generation {generation} is none to go back to: {error}"
+                ));
+                continue;
+            }
+        };
         if let Some(known) = record.registration.filter(|known| known.retired.is_some()) {
             found = found.max(known.retired.map(|at| (at, generation)));
         }
