@@ -411,7 +411,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--derikey", default="target/debug/derikey", help="the program [%(default)s]")
     parser.add_argument("--how", choices=["kill", "disk", "exchange"], default="kill", help="what is done to it [%(default)s]")
-    parser.add_argument("--all", action="store_true", help="everything in docs/sweep.md, which takes an hour and a half")
+    parser.add_argument("--all", action="store_true", help="everything in docs/sweep.md, which takes an hour")
     parser.add_argument("--points", type=int, help="how many points to try, evenly spread [all]")
     parser.add_argument("--jobs", type=int, default=2 * os.cpu_count(), help="points at a time [%(default)s]")
     parser.add_argument("--calls", default=CALLS, help="system calls to die at [%(default)s]")
