@@ -115,6 +115,7 @@ const CODE: &str = "907351";
 
 /// Waits until a program that serves has said so, and ends it.
 const SERVES: &str = r#"
+rm -f said
 "$0" "$@" >said &
 for n in $(seq 100); do test -s said && break; sleep 0.1; done
 kill $!; wait $!; ended=$?; cat said; exit $ended
