@@ -123,6 +123,19 @@ fn in_doubt() -> Bench {
 }
 
 #[test]
+fn a_key_that_may_be_there_is_disabled_by_panic_or_taken_back() {
+    let bench = in_doubt();
+    let error = bench.run(&["disable", "one"]).error(8);
+    let hint = text(&error, "hint");
+    for way in ["derikey resume one --abandon", "derikey panic --match one"] {
+        assert!(hint.contains(way), "{error}");
+    }
+    bench.run(&["panic", "--match", "one", "--yes"]).json();
+    let keys = account(&bench);
+    assert!(keys.len() == 1 && !keys[0].1, "{keys:?}");
+}
+
+#[test]
 fn what_cannot_be_looked_for_is_not_given_up() {
     let bench = in_doubt();
     let public = bench.home.store().join("keys/one/1/public.pem");

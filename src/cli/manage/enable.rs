@@ -91,6 +91,17 @@ fn set_named(
     name: &KeyName,
 ) -> Result<(), Failure> {
     let record = context.store.record(name)?;
+    if record.registration.is_none()
+        && let Ok(Some(pending)) = context.store.intent(name)
+    {
+        return Err(
+            Failure::refused(format!("{name} is still being registered")).hint(format!(
+                "take it back with \"derikey resume {name} --abandon\", or disable what there may be of it \
+                 with \"derikey panic --match {}\"",
+                pending.spec.label
+            )),
+        );
+    }
     let known = registered(name, record.registration.as_ref())?;
     context.check_network(name, &known.network)?;
     match context.lock(name) {
