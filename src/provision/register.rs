@@ -77,19 +77,12 @@ impl<T: Transport> Work<'_, T> {
                 name: intent.name.clone(),
             });
         }
-        // Nor what was disabled from elsewhere while this was interrupted.
         if let Some(issued) = intent
             .issued
             .as_ref()
             .filter(|_| intent.stage >= Stage::Granting)
         {
-            let survey = self.survey_with(&issued.client_id).await?;
-            let key = survey.by_client_id(&issued.client_id);
-            if key.is_some_and(|key| key.enabled == Some(false)) {
-                return Err(Error::Disabled {
-                    name: intent.name.clone(),
-                });
-            }
+            self.must_be_enabled(&intent.name, issued, signer).await?;
         }
         let public = signer.public_key().clone();
         let first_scope = match intent.spec.whitelist.as_slice() {
@@ -146,6 +139,30 @@ impl<T: Transport> Work<'_, T> {
             Err(error) => return Err(error),
         };
         Ok((issued, proven))
+    }
+
+    /// Makes sure that nobody has disabled a key from elsewhere while giving it its rights was
+    /// interrupted. That it logs in says so without a code; the list is looked at only if it does
+    /// not, as its whitelist may be there already and keep this host out.
+    async fn must_be_enabled(
+        &mut self,
+        name: &KeyName,
+        issued: &Issued,
+        signer: &dyn Signer,
+    ) -> Result<(), Error> {
+        match self
+            .prove(&issued.client_id, signer, &Scope::nothing())
+            .await
+        {
+            Err(Error::Exchange(error)) if error.is_credentials() => {}
+            Ok(_) | Err(Error::ScopeDiffers { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let survey = self.survey_with(&issued.client_id).await?;
+        match survey.by_client_id(&issued.client_id) {
+            Some(key) if key.enabled == Some(false) => Err(Error::Disabled { name: name.clone() }),
+            _ => Ok(()),
+        }
     }
 
     /// Gets the exchange to have the key exactly once, and returns what it says of it.
