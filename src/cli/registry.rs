@@ -13,7 +13,7 @@ use super::{
     keys, manage, memory, signers,
 };
 use crate::{
-    exchange::{Https, Network},
+    exchange::{ApiKey, Https, Network},
     key::{Algorithm, KeyName, PrivateKey, PublicKey},
     provision::{self, Event, Outcomes, Work},
     secret::Passphrase,
@@ -218,7 +218,10 @@ async fn carry_out(
             .fingerprint
             .filter(|_| intent.stage == Stage::Creating);
         let is_there = match ours {
-            Some(ours) => work.look_for(&intent, ours).await?.is_some(),
+            Some(ours) => {
+                let is_ours = |key: &ApiKey| key.shows(ours);
+                work.search_again(&intent, &is_ours).await?.is_some()
+            }
             None => intent.stage > Stage::Creating,
         };
         if is_there {

@@ -76,10 +76,14 @@ impl<T: Transport> Work<'_, T> {
     /// Removes the key that an operation registered, by its public half: its id may not be known.
     async fn unregister(&mut self, intent: &Intent) -> Result<(), Error> {
         let found = match self.store.public_of(&intent.name, intent.generation) {
-            Ok(public) => self.search_again(intent, &public).await?,
-            // Somebody took it out of the keystore. A file that cannot be read is no such thing.
+            Ok(public) => self.search_again(intent, &|key| key.is(&public)).await?,
+            // Its id says which it is.
+            Err(_) if intent.issued.is_some() => None,
             Err(error) => match intent.fingerprint {
-                Some(ours) if !is_here(self.store, intent)? => self.look_for(intent, ours).await?,
+                // Somebody took it out of the keystore; a file that cannot be read is there.
+                Some(ours) if !is_here(self.store, intent)? => {
+                    self.search_again(intent, &|key| key.shows(ours)).await?
+                }
                 _ => return Err(error.into()),
             },
         };

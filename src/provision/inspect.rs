@@ -4,46 +4,13 @@ use super::{Event, Survey, Work};
 use crate::{
     Error,
     exchange::{self, ApiKey, ClientId, Credential, ListApiKeys, Scope, Transport},
-    key::{Algorithm, Fingerprint, PublicKey},
+    key::{Algorithm, PublicKey},
     store::{Intent, Issued, Specification},
 };
 
 impl<T: Transport> Work<'_, T> {
     /// Looks for the key in the account; an error where the account does not show enough to tell.
     pub(super) async fn search(
-        &mut self,
-        intent: &Intent,
-        public: &PublicKey,
-    ) -> Result<Option<ApiKey>, Error> {
-        self.pick(intent, &|key| key.is(public)).await
-    }
-
-    /// Looks for the key where nothing may be made of its absence before a list that lags behind
-    /// has had its time.
-    ///
-    /// # Errors
-    /// Those of [`search`](Self::search) and of the exchange.
-    pub(super) async fn search_again(
-        &mut self,
-        intent: &Intent,
-        public: &PublicKey,
-    ) -> Result<Option<ApiKey>, Error> {
-        self.pick_again(intent, &|key| key.is(public)).await
-    }
-
-    /// Looks likewise for a key that was taken out of the keystore, by what the journal knows of it.
-    ///
-    /// # Errors
-    /// Those of the exchange, and an error where the account does not show enough to tell.
-    pub async fn look_for(
-        &mut self,
-        intent: &Intent,
-        fingerprint: Fingerprint,
-    ) -> Result<Option<ApiKey>, Error> {
-        self.pick_again(intent, &|key| key.shows(fingerprint)).await
-    }
-
-    async fn pick(
         &mut self,
         intent: &Intent,
         is_ours: &dyn Fn(&ApiKey) -> bool,
@@ -67,12 +34,18 @@ impl<T: Transport> Work<'_, T> {
         }
     }
 
-    async fn pick_again(
+    /// Looks for the key where nothing may be made of its absence before a list that lags behind
+    /// has had its time: by its public half, or where that was taken out of the keystore by its
+    /// fingerprint, which the journal has.
+    ///
+    /// # Errors
+    /// [`Error::Undecided`] where the account does not show enough to tell, and those of the exchange.
+    pub async fn search_again(
         &mut self,
         intent: &Intent,
         is_ours: &dyn Fn(&ApiKey) -> bool,
     ) -> Result<Option<ApiKey>, Error> {
-        if let Some(key) = self.pick(intent, is_ours).await? {
+        if let Some(key) = self.search(intent, is_ours).await? {
             return Ok(Some(key));
         }
         let later = self.look_until(|survey| survey.0.iter().any(is_ours));

@@ -58,7 +58,8 @@ impl<T: Transport> Work<'_, T> {
         if !doubtful {
             return true;
         }
-        let found = self.search_again(intent, signer.public_key()).await;
+        let public = signer.public_key();
+        let found = self.search_again(intent, &|key| key.is(public)).await;
         matches!(found, Ok(None))
     }
 
@@ -174,7 +175,7 @@ impl<T: Transport> Work<'_, T> {
     ) -> Result<ApiKey, Error> {
         if intent.stage == Stage::Creating {
             // An earlier attempt may have gone through.
-            if let Some(key) = self.search_again(intent, public).await? {
+            if let Some(key) = self.search_again(intent, &|key| key.is(public)).await? {
                 return Ok(key);
             }
         } else {
@@ -195,7 +196,7 @@ impl<T: Transport> Work<'_, T> {
                 if matches!(error, exchange::Error::WrongNetwork { .. }) {
                     return Err(error.into());
                 }
-                match self.search(intent, public).await {
+                match self.search(intent, &|key| key.is(public)).await {
                     Ok(Some(key)) => Ok(key),
                     _ => Err(error.into()),
                 }

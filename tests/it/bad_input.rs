@@ -60,7 +60,7 @@ fn remains(home: &Home) -> Vec<PathBuf> {
     found
 }
 
-fn chmod(path: &Path, mode: u32) {
+pub(crate) fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 

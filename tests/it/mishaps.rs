@@ -4,10 +4,7 @@
 use std::{
     ffi::OsStr,
     fs,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{DirBuilderExt, PermissionsExt},
-    },
+    os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
     path::Path,
     sync::Arc,
     thread,
@@ -17,6 +14,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
+    bad_input::chmod,
     kills::can_trace,
     manage::{Bench, SCOPE},
     meddler::{Call, Meddler},
@@ -26,10 +24,6 @@ use super::{
 };
 
 const PLAIN: [&str; 2] = ["--no-passphrase", "--insecure"];
-
-fn chmod(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
 
 /// The asymmetric keys of the account: client id, and whether it is enabled.
 fn account(bench: &Bench) -> Vec<(String, bool)> {
@@ -146,6 +140,18 @@ fn what_cannot_be_looked_for_is_not_given_up() {
     let status = bench.home.run(&["--json", "status"]).json();
     assert_eq!(status["pending"][0]["name"], "one", "{status}");
     chmod(&public, 0o600);
+    assert_eq!(bench.run(&abandon).json()["abandoned"], true);
+    assert_eq!(account(&bench), []);
+}
+
+/// Once the exchange has named it, its public half need not be read to find it.
+#[test]
+fn what_has_an_id_is_given_up_though_its_public_half_cannot_be_read() {
+    let bench = Bench::with_faults(&["auth:500:2"]);
+    let provision = ["provision", "one", "--scope", SCOPE, "--timeout", "2"];
+    bench.run(&join(&[&provision, &PLAIN])).error(9);
+    chmod(&bench.home.store().join("keys/one/1/public.pem"), 0o644);
+    let abandon = ["resume", "one", "--abandon", "--yes"];
     assert_eq!(bench.run(&abandon).json()["abandoned"], true);
     assert_eq!(account(&bench), []);
 }

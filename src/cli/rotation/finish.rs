@@ -68,7 +68,8 @@ async fn carry_out(
     let gone = match intent.fingerprint {
         Some(ours) if !there && !is_rollback && intent.stage == Stage::Creating => {
             let mut work = manage::work_of(context, &mut office);
-            work.look_for(&intent, ours).await?.is_some()
+            let is_ours = |key: &crate::exchange::ApiKey| key.shows(ours);
+            work.search_again(&intent, &is_ours).await?.is_some()
         }
         _ => !there && (intent.stage > Stage::Creating || is_rollback),
     };
