@@ -2,7 +2,7 @@
 
 use std::{mem::ManuallyDrop, process::ExitCode};
 
-use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
+use clap::error::ErrorKind;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 mod answer;
@@ -39,7 +39,7 @@ mod signing;
 mod stamper;
 mod terminal;
 
-use args::{Cli, Command, Sign};
+use args::{Cli, Command};
 use context::Context;
 use failure::Failure;
 
@@ -55,11 +55,12 @@ pub fn run() -> ExitCode {
 
 /// Reads what was typed.
 fn typed() -> Result<Cli, clap::Error> {
-    // To take forty commands' descriptions apart takes a tenth of a signature's whole process.
-    let mut command = ManuallyDrop::new(Cli::command());
-    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    let words: Vec<_> = std::env::args_os().collect();
+    // The operating system takes it apart faster.
+    let mut command = ManuallyDrop::new(Cli::description_for(&words));
+    let matches = command.try_get_matches_from_mut(words);
     let mut matches = matches.map_err(|error| error.format(&mut command))?;
-    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    Cli::from_matches(&mut matches).map_err(|error| error.format(&mut command))
 }
 
 fn program() -> ExitCode {
@@ -92,8 +93,8 @@ fn harden() {
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     // These need no state.
     match cli.command {
-        Command::Completions { shell } => return serve::completions(shell),
-        Command::Man { dir } => return serve::man(&dir),
+        Command::Completions(args) => return serve::completions(args.shell),
+        Command::Man(args) => return serve::man(&args.dir),
         _ => {}
     }
     let context = Context::open(cli.global)?;
@@ -124,7 +125,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Drift(args) => fleet::drift(&context, &args),
         Command::Doctor(args) => health::doctor(&context, &args),
         Command::Audit => audit::show(&context),
-        Command::Scope(args) => scopes::scope(&context, &args),
+        Command::Scope(args) => scopes::scope(&context, &args.what),
         Command::Provision(args) => registry::provision(&context, &args),
         Command::Register(args) => registry::register(&context, &args),
         Command::Adopt(args) => registry::adopt(&context, &args),
@@ -132,13 +133,12 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Status => pending::status(&context),
         Command::Auth(args) => login::auth(&context, &args),
         Command::Token(args) => login::token(&context, &args),
-        Command::Sign(Sign::Auth(args)) => signing::sign_auth(&context, &args),
-        Command::Sign(Sign::Request(args)) => signing::sign_request(&context, &args),
+        Command::Sign(args) => signing::sign(&context, &args.what),
         Command::Verify(args) => signing::verify(&context, &args),
         Command::Agent(args) => holding::agent(context, &args),
         Command::Exec(args) => clients::exec(&context, &args),
         Command::Sandbox(args) => serve::sandbox(&context, &args),
-        Command::Completions { .. } | Command::Man { .. } => Ok(()),
+        Command::Completions(_) | Command::Man(_) => Ok(()),
     }
 }
 
@@ -155,7 +155,7 @@ fn mistyped(error: &clap::Error) -> ExitCode {
     }
     let json = std::env::args_os().any(|arg| arg == "--json");
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && !json {
-        let help = Cli::command().render_help();
+        let help = Cli::description().render_help();
         let _ = std::io::Write::write_all(&mut std::io::stderr(), help.to_string().as_bytes());
         return ExitCode::from(2);
     }

@@ -26,8 +26,8 @@ mod openssh;
 mod pem;
 mod pkcs8;
 mod public;
-mod seclusion;
 mod ssh;
+mod sweep;
 mod symmetric;
 
 pub use error::Error;
@@ -42,7 +42,7 @@ pub(crate) use ssh::string as ssh_string;
 pub use symmetric::SymmetricKey;
 
 use import::Found;
-use seclusion::{DEEP, SHALLOW, secluded, swept};
+use sweep::{DEEP, SHALLOW, swept};
 
 /// The longest input that is looked at; the largest honest one has a tenth of it.
 pub const MAX_INPUT: usize = 64 * 1024;
@@ -81,19 +81,19 @@ impl PrivateKey {
     /// takes none from outside.
     ///
     /// # Errors
-    /// [`Error::Library`] when the generation fails, [`Error::Thread`] without a thread.
+    /// [`Error::Library`] when the generation fails.
     pub fn generate(algorithm: Algorithm, rng: &mut impl CryptoRng) -> Result<Self, Error> {
         let size = match algorithm {
             Algorithm::Ed25519 => {
                 let mut seed = Zeroizing::new([0; 32]);
                 rng.fill_bytes(&mut *seed);
-                return secluded(|| Self::from_seed(&seed));
+                return swept::<_, DEEP>(|| Self::from_seed(&seed));
             }
             Algorithm::Rsa2048 => KeySize::Rsa2048,
             Algorithm::Rsa3072 => KeySize::Rsa3072,
             Algorithm::Rsa4096 => KeySize::Rsa4096,
         };
-        secluded(|| {
+        swept::<_, DEEP>(|| {
             let pair = RsaKeyPair::generate(size);
             Self::from_rsa(pair.map_err(|_| Error::Library {
                 doing: "generating a key",
@@ -112,7 +112,7 @@ impl PrivateKey {
     /// another, [`Error::Costly`] when opening it would take too much time or memory; every
     /// kind of foreign, weak or damaged input has a variant of its own.
     pub fn read(input: &[u8], passphrase: Option<&Passphrase>) -> Result<Self, Error> {
-        secluded(|| match import::recognise(input)? {
+        swept::<_, DEEP>(|| match import::recognise(input)? {
             Found::Pkcs8(der) => pkcs8::read(&der),
             Found::Pkcs1(der) => Self::from_rsa(pkcs8::rsa(&der)?),
             Found::OpenSsh(blob) => openssh::read(&blob, passphrase),
@@ -128,7 +128,7 @@ impl PrivateKey {
     /// # Errors
     /// As [`read`](Self::read), as far as can be told without opening the key.
     pub fn is_sealed(input: &[u8]) -> Result<bool, Error> {
-        secluded(|| match import::recognise(input)? {
+        swept::<_, DEEP>(|| match import::recognise(input)? {
             Found::Pkcs8(_) | Found::Pkcs1(_) => Ok(false),
             Found::OpenSsh(blob) => openssh::is_sealed(&blob),
             Found::Sealed(der) => pkcs8::Sealed::read(&der).map(|_| true),
@@ -138,7 +138,7 @@ impl PrivateKey {
     /// Seals the key: PKCS#8 v1 in PBES2 with AES-256-CBC, as `openssl pkey` reads it.
     ///
     /// # Errors
-    /// [`Error::EmptyPassphrase`]; [`Error::Library`] and [`Error::Thread`] when the means fail.
+    /// [`Error::EmptyPassphrase`]; [`Error::Library`] when the means fail.
     pub fn to_sealed_pem(
         &self,
         passphrase: &Passphrase,
@@ -148,7 +148,7 @@ impl PrivateKey {
         let (mut salt, mut iv) = ([0; 16], [0; 16]);
         rng.fill_bytes(&mut salt);
         rng.fill_bytes(&mut iv);
-        secluded(|| {
+        swept::<_, DEEP>(|| {
             let sealed = pkcs8::seal(self.to_der()?.as_ref(), passphrase, kdf, &salt, iv)?;
             Ok(pem::encode("ENCRYPTED PRIVATE KEY", &sealed))
         })
@@ -157,9 +157,9 @@ impl PrivateKey {
     /// Writes the key for everybody to read: PKCS#8 v1 in PEM.
     ///
     /// # Errors
-    /// [`Error::Library`] and [`Error::Thread`] when the means fail.
+    /// [`Error::Library`] when the means fail.
     pub fn to_plain_pem(&self) -> Result<Zeroizing<String>, Error> {
-        secluded(|| Ok(pem::encode("PRIVATE KEY", self.to_der()?.as_ref())))
+        swept::<_, DEEP>(|| Ok(pem::encode("PRIVATE KEY", self.to_der()?.as_ref())))
     }
 
     /// Returns the public half.

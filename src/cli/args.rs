@@ -1,10 +1,11 @@
 //! What can be typed.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 mod account;
+mod commands;
 mod fleet;
 mod keys;
 mod registry;
@@ -13,7 +14,8 @@ mod secrets;
 mod serve;
 mod signing;
 
-pub(super) use account::{Doctor, Edit, List, Panic, ScopeCommand, Target};
+pub(super) use account::{Doctor, Edit, List, Panic, ScopeArgs, ScopeCommand, Target};
+pub(super) use commands::Command;
 pub(super) use fleet::{ApplyArgs, DriftArgs, FleetFile, PlanArgs};
 pub(super) use keys::{Export, FingerprintOf, Generate, Hash, Import, Name, Passwd, Which};
 pub(super) use registry::{Adopt, Provision, Register, Resume, Wish};
@@ -22,9 +24,10 @@ pub(super) use secrets::{
     AdminArgs, AdminPassphraseArgs, AdminSecretArgs, InputPassphraseArgs, NewPassphraseArgs,
     PassphraseArgs, Plain, Sealing, SecondFactorArgs,
 };
-pub(super) use serve::{AgentArgs, Exec, Order, SandboxArgs};
+pub(super) use serve::{AgentArgs, Exec, Order, Pages, SandboxArgs, Script};
 pub(super) use signing::{
-    AgentUse, Auth, MomentArgs, Sign, SignAuth, SignRequest, SignerArgs, Token, TokenFormat, Verify,
+    AgentUse, Auth, MomentArgs, Sign, SignArgs, SignAuth, SignRequest, SignerArgs, Token,
+    TokenFormat, Verify,
 };
 
 /// Makes, registers, rotates and uses self-generated API keys for the Deribit exchange.
@@ -36,6 +39,7 @@ pub(super) use signing::{
     name = "derikey",
     version,
     max_term_width = 100,
+    subcommand_required = true,
     arg_required_else_help = true
 )]
 #[command(after_long_help = "\
@@ -46,11 +50,54 @@ Try it without a network or an account:
 Exit codes: 0 done, 1 unexpected, 2 usage, 3 configuration, 4 the exchange refused, 5 network,
 6 second factor, 7 key material, 8 refused here, 9 unfinished (derikey resume), 10 findings,
 11 verification failed, 75 try again later, 130 interrupted.")]
-pub(super) struct Cli {
+struct Program {
     #[command(flatten)]
+    global: Global,
+}
+
+/// What was typed.
+#[derive(Debug)]
+pub(super) struct Cli {
     pub(super) global: Global,
-    #[command(subcommand)]
     pub(super) command: Command,
+}
+
+impl Cli {
+    /// Describes all that can be typed.
+    pub(super) fn description() -> clap::Command {
+        let commands = Command::ALL.iter();
+        Program::command().subcommands(commands.filter_map(|(name, _)| Command::describe(name)))
+    }
+
+    /// Describes as much as it takes to read these words: to describe all the commands, each with all
+    /// of its arguments, takes longer than to sign.
+    pub(super) fn description_for(words: &[OsString]) -> clap::Command {
+        let first = words
+            .get(1)
+            .and_then(|word| word.to_str())
+            .unwrap_or_default();
+        if let Some(command) = Command::describe(first) {
+            return Program::command().subcommand(command);
+        }
+        match first {
+            // clap answers these before it reads on, and shows no command's arguments.
+            "-h" | "--help" | "-V" | "--version" => {
+                let named = |(name, about): &(_, _)| clap::Command::new(*name).about(*about);
+                Program::command()
+                    .mut_args(|arg| arg.global(false))
+                    .subcommands(Command::ALL.iter().map(named))
+            }
+            _ => Self::description(),
+        }
+    }
+
+    /// Takes over what clap has read.
+    pub(super) fn from_matches(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self {
+            global: Global::from_arg_matches_mut(matches)?,
+            command: Command::from_matches(matches)?,
+        })
+    }
 }
 
 #[derive(Args, Debug)]
@@ -117,86 +164,44 @@ impl NetworkName {
     }
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum Command {
-    /// Make, register and prove a key: the main job, in one command
-    Provision(Provision),
-    /// Make a key pair in the keystore
-    Generate(Generate),
-    /// Take a key made elsewhere into the keystore
-    Import(Import),
-    /// Print the public half as PEM
-    Public(Which),
-    /// Print the fingerprint by which the exchange names the key
-    Fingerprint(FingerprintOf),
-    /// Show what is known of a key
-    Show(Which),
-    /// Change the passphrase of a key
-    Passwd(Passwd),
-    /// Print the private key as PKCS#8, sealed
-    Export(Export),
-    /// Move a key to the trash
-    Delete(Name),
-    /// Register a key that is in the keystore
-    Register(Register),
-    /// Bind a key whose public half was pasted into the web form
-    Adopt(Adopt),
-    /// List the keys
-    List(List),
-    /// Change rights, label, whitelist or features at the exchange
-    Edit(Edit),
-    /// Let a key log in again
-    Enable(Target),
-    /// Stop a key from logging in
-    Disable(Target),
-    /// Take a key away at the exchange, for good
-    Remove(Target),
-    /// Put a new key in the place of the one in use
-    Rotate(Rotate),
-    /// Put the key before back in its place
-    Rollback(Rollback),
-    /// Disable every key that matches, at once
-    Panic(Panic),
-    /// Show what it takes to have the account as a fleet file declares it
-    Plan(PlanArgs),
-    /// Have the account as a fleet file declares it
-    Apply(ApplyArgs),
-    /// Find what is not as a fleet file declares it; exit with 10 if anything is
-    Drift(DriftArgs),
-    /// Find what is wrong, and say how to mend it
-    Doctor(Doctor),
-    /// Show the audit log and verify its chain
-    Audit,
-    /// Rights in words
-    #[command(subcommand)]
-    Scope(ScopeCommand),
-    /// Prove that a key works: log in and print what was granted
-    Auth(Auth),
-    /// Print an access token for a bot
-    Token(Token),
-    /// Sign a login or a request, without touching the network
-    #[command(subcommand)]
-    Sign(Sign),
-    /// Check a signed login or request, read from standard input
-    Verify(Verify),
-    /// Finish what was interrupted
-    Resume(Resume),
-    /// Show what was interrupted
-    Status,
-    /// Hold keys for other programs, which ask for logins, tokens and requests
-    Agent(AgentArgs),
-    /// Run a program that finds the agent and its key in its environment
-    Exec(Exec),
-    /// Serve the local exchange over HTTP
-    Sandbox(SandboxArgs),
-    /// Print a completion script
-    Completions {
-        /// For which shell
-        shell: clap_complete::Shell,
-    },
-    /// Write manual pages
-    Man {
-        /// Into which directory
-        dir: PathBuf,
-    },
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// Returns what clap says to these words, by one description of them or another.
+    fn said(mut description: clap::Command, words: &[OsString]) -> String {
+        let error = description.try_get_matches_from_mut(words).unwrap_err();
+        error.format(&mut description).to_string()
+    }
+
+    #[test]
+    fn what_is_described_of_the_commands_is_enough_for_what_was_typed() {
+        let typed = [
+            "",
+            "-h",
+            "--help",
+            "-V",
+            "--version",
+            "--help sign",
+            "help",
+            "help sign",
+            "sing",
+            "--bogus",
+            "--json sign auth",
+            "sign",
+            "sign auth",
+            "sign --version",
+            "sign auth -h",
+        ];
+        let named = Command::ALL.iter().flat_map(|(name, _)| {
+            ["-h", "--help", "--bogus", "--json --timeout"].map(|word| format!("{name} {word}"))
+        });
+        for line in typed.map(str::to_owned).into_iter().chain(named) {
+            let words = ["derikey"].into_iter().chain(line.split_whitespace());
+            let words: Vec<OsString> = words.map(OsString::from).collect();
+            let all = said(Cli::description(), &words);
+            assert_eq!(said(Cli::description_for(&words), &words), all, "{line}");
+        }
+    }
 }

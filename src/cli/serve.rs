@@ -7,7 +7,6 @@ use std::{
     path::Path,
 };
 
-use clap::CommandFactory;
 use serde_json::json;
 
 use super::{
@@ -61,13 +60,13 @@ pub(super) fn sandbox(context: &Context, args: &SandboxArgs) -> Result<(), Failu
 
 pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "derikey", &mut script);
+    clap_complete::generate(shell, &mut Cli::description(), "derikey", &mut script);
     report::write_out(&script)
 }
 
 pub(super) fn man(dir: &Path) -> Result<(), Failure> {
     fs::create_dir_all(dir).map_err(at(dir))?;
-    let mut command = Cli::command().disable_help_subcommand(true);
+    let mut command = Cli::description().disable_help_subcommand(true);
     command.build();
     man_pages(dir, &command)
 }

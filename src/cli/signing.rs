@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{
-    args::{AgentUse, MomentArgs, PassphraseArgs, SignAuth, SignRequest, SignerArgs},
+    args::{AgentUse, MomentArgs, PassphraseArgs, Sign, SignAuth, SignRequest, SignerArgs},
     clients::Remote,
     context::Context,
     failure::Failure,
@@ -34,7 +34,14 @@ pub(super) fn registered<'a>(
     })
 }
 
-pub(super) fn sign_auth(context: &Context, args: &SignAuth) -> Result<(), Failure> {
+pub(super) fn sign(context: &Context, what: &Sign) -> Result<(), Failure> {
+    match what {
+        Sign::Auth(args) => sign_auth(context, args),
+        Sign::Request(args) => sign_request(context, args),
+    }
+}
+
+fn sign_auth(context: &Context, args: &SignAuth) -> Result<(), Failure> {
     let scope: Option<Scope> = args.scope.as_deref().map(str::parse).transpose()?;
     let (client_id, signer) = open(
         context,
@@ -56,7 +63,7 @@ pub(super) fn sign_auth(context: &Context, args: &SignAuth) -> Result<(), Failur
     report::write_out(&request)
 }
 
-pub(super) fn sign_request(context: &Context, args: &SignRequest) -> Result<(), Failure> {
+fn sign_request(context: &Context, args: &SignRequest) -> Result<(), Failure> {
     check_path(&args.request.path)?;
     let purpose = request(
         &args.request.method,
@@ -151,12 +158,13 @@ fn open(
     };
     let typed: Option<ClientId> = client_id.map(str::parse).transpose()?;
     let ours = moment.timestamp.is_none() && moment.nonce.is_none();
-    let registration = context
-        .store
-        .record(&name)
-        .ok()
-        .and_then(|r| r.registration);
-    if let Some(known) = &registration {
+    // Not needed where an agent holds the key.
+    let record = context.store.record(&name);
+    if let Ok(Record {
+        registration: Some(known),
+        ..
+    }) = &record
+    {
         context.check_network(&name, &known.network)?;
     }
     if let Some(agent) = agent.filter(|_| ours && held.signer.is_none())
@@ -173,7 +181,7 @@ fn open(
         let signer = signers::elsewhere(context, &name, held, stamper)?;
         return Ok((client_id.clone(), Box::new(signer)));
     }
-    let record = context.store.record(&name)?;
+    let record = record?;
     let client_id = match typed {
         Some(client_id) => client_id,
         None => registered(&name, &record)

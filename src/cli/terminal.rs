@@ -4,7 +4,7 @@
 //! terminal is put right again before a signal ends the program.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{IsTerminal, Read, Write},
     os::unix::net::UnixStream,
     sync::{
@@ -48,7 +48,10 @@ pub(super) fn obey_signals() {
 fn obeyed() -> &'static [i32] {
     static NOHUP: OnceLock<bool> = OnceLock::new();
     let nohup = *NOHUP.get_or_init(|| {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        // Read at one go.
+        let mut status = String::with_capacity(4096);
+        let _ =
+            File::open("/proc/self/status").and_then(|mut file| file.read_to_string(&mut status));
         let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
         let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
         ignored.is_some_and(|mask| mask & 1 << (SIGHUP - 1) != 0)

@@ -1,5 +1,3 @@
-use std::io;
-
 use super::MAX_INPUT;
 
 /// What can be wrong with a key, a name, or a text to sign.
@@ -131,10 +129,4 @@ pub enum Error {
         /// What it was asked to do.
         doing: &'static str,
     },
-    /// Secrets are handled on a thread of their own, and the system gives none.
-    #[error("no thread to handle the key on")]
-    Thread(#[source] io::Error),
-    /// The system gives no memory for a key to rest in.
-    #[error("no memory to hold the key in")]
-    Memory(#[source] io::Error),
 }

@@ -98,6 +98,12 @@ pub(in crate::cli) struct Doctor {
     pub(in crate::cli) admin: AdminArgs,
 }
 
+#[derive(Args, Debug)]
+pub(in crate::cli) struct ScopeArgs {
+    #[command(subcommand)]
+    pub(in crate::cli) what: ScopeCommand,
+}
+
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum ScopeCommand {
     /// The areas, the levels and the presets

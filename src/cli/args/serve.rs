@@ -1,4 +1,4 @@
-//! What can be typed for that which serves other programs: the agent and the sandbox.
+//! What can be typed for that which serves others: agent, sandbox, completions, manual pages.
 
 use std::path::PathBuf;
 
@@ -89,4 +89,16 @@ pub(in crate::cli) struct SandboxArgs {
         help = "Fail on purpose: METHOD:KIND[:NTH], METHOD may be *; may be given several times"
     )]
     pub(in crate::cli) fault: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Script {
+    /// For which shell
+    pub(in crate::cli) shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Pages {
+    /// Into which directory
+    pub(in crate::cli) dir: PathBuf,
 }

@@ -61,6 +61,12 @@ pub(in crate::cli) enum TokenFormat {
     Env,
 }
 
+#[derive(Args, Debug)]
+pub(in crate::cli) struct SignArgs {
+    #[command(subcommand)]
+    pub(in crate::cli) what: Sign,
+}
+
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Sign {
     /// Print the complete JSON-RPC request for public/auth

@@ -101,9 +101,9 @@ impl Context {
         args: &PassphraseArgs,
     ) -> Result<PrivateKey, Failure> {
         match &record.registration {
-            Some(known) => self.unlock_on(name, Some(&known.network), args),
+            Some(known) => self.open_key(name, record, Some(&known.network), args),
             // A key made for the sandbox belongs nowhere yet; its network is the one named.
-            None => self.unlock_on(name, self.network_if_named()?.as_ref(), args),
+            None => self.open_key(name, record, self.network_if_named()?.as_ref(), args),
         }
     }
 
@@ -114,7 +114,17 @@ impl Context {
         network: Option<&Network>,
         args: &PassphraseArgs,
     ) -> Result<PrivateKey, Failure> {
-        signers::refuse_elsewhere(name, &self.store.record(name)?)?;
+        self.open_key(name, &self.store.record(name)?, network, args)
+    }
+
+    fn open_key(
+        &self,
+        name: &KeyName,
+        record: &Record,
+        network: Option<&Network>,
+        args: &PassphraseArgs,
+    ) -> Result<PrivateKey, Failure> {
+        signers::refuse_elsewhere(name, record)?;
         self.store
             .load(name, || self.passphrase(name, args, network))
     }

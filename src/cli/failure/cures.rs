@@ -187,7 +187,7 @@ impl From<key::Error> for Failure {
                 return Self::usage(message).hint("nothing was signed");
             }
             E::Forged | E::Signature => return Self::verification(message),
-            E::Library { .. } | E::Thread(_) | E::Memory(_) => return Self::unexpected(message),
+            E::Library { .. } => return Self::unexpected(message),
             E::Empty => "is it the right file?",
             E::Sealed => {
                 "give the passphrase with --passphrase-file, -fd or -command, or on a terminal"
