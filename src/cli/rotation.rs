@@ -15,7 +15,7 @@ use crate::{
     exchange::Network,
     key::KeyName,
     provision,
-    store::{Intent, Operation, Record, Registration, Specification, Stage, Succession},
+    store::{Intent, Operation, Record, Registration, Stage, Succession},
 };
 
 mod finish;
@@ -142,13 +142,7 @@ fn rotate_one(
         .into_iter()
         .max()
         .unwrap_or(from);
-    let spec = Specification {
-        algorithm: record.algorithm,
-        label: known.label.clone(),
-        scope: known.scope.clone(),
-        whitelist: known.whitelist.clone(),
-        features: known.features.clone(),
-    };
+    let spec = known.specification(record.algorithm);
     provision::must_fit(&spec)?;
     let mut intent = provision::intend(
         Operation::Rotate,

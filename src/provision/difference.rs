@@ -81,13 +81,7 @@ pub fn differences(
         ("network", text(&known.network), text(network)),
         ("algorithm", text(&algorithm), text(&wish.algorithm)),
     ];
-    let is = Specification {
-        algorithm,
-        label: known.label.clone(),
-        scope: known.scope.clone(),
-        whitelist: known.whitelist.clone(),
-        features: known.features.clone(),
-    };
+    let is = known.specification(algorithm);
     pairs.extend(settings(&is, wish));
     unequal(pairs)
 }

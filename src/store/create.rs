@@ -48,7 +48,7 @@ impl Store {
         }
         stage(target, |staging| {
             let dir = staging.join(Generation::FIRST.to_string());
-            files::ensure_dir(&dir)?;
+            files::new_dir(&dir).map_err(files::at(&dir))?;
             fill(&dir)?;
             let link = staging.join("current");
             symlink(Generation::FIRST.to_string(), &link).map_err(files::at(&link))?;
@@ -98,14 +98,15 @@ fn stage(target: &Path, fill: impl FnOnce(&Path) -> Result<(), Error>) -> Result
 /// Writes the files of a generation.
 fn fill(dir: &Path, private: &str, public: &PublicKey, record: &Record) -> Result<(), Error> {
     let path = dir.join("private.pem");
-    files::write_new(&path, private.as_bytes())?;
+    files::place_new(&path, private.as_bytes())?;
     PrivateKey::is_sealed(private.as_bytes()).map_err(|source| Error::Key { path, source })?;
     describe(dir, public, record)
 }
 
 /// Writes what is public of a generation.
 fn describe(dir: &Path, public: &PublicKey, record: &Record) -> Result<(), Error> {
-    files::write_new(&dir.join("public.pem"), public.to_pem().as_bytes())?;
+    files::place_new(&dir.join("public.pem"), public.to_pem().as_bytes())?;
     let path = dir.join("key.toml");
-    files::write_new(&path, encode(&path, record)?.as_bytes())
+    files::place_new(&path, encode(&path, record)?.as_bytes())?;
+    files::sync_parent(&path)
 }

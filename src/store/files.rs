@@ -204,9 +204,14 @@ pub(super) fn check_dir(path: &Path) -> Result<(), Error> {
     check_owner_and_mode(path, &metadata)
 }
 
+/// Makes a directory 0700 that must not be there yet; whoever fills it syncs what it is in.
+pub(super) fn new_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
 /// Makes a directory 0700, or checks the one that is there.
 pub(super) fn ensure_dir(path: &Path) -> Result<(), Error> {
-    match DirBuilder::new().mode(0o700).create(path) {
+    match new_dir(path) {
         Ok(()) => sync_parent(path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(at(path)(error)),
@@ -216,8 +221,7 @@ pub(super) fn ensure_dir(path: &Path) -> Result<(), Error> {
 
 /// Makes a directory 0700 whose name nobody has, hidden beside `target`.
 pub(super) fn staging_dir(target: &Path) -> Result<PathBuf, Error> {
-    let create = |path: &Path| DirBuilder::new().mode(0o700).create(path);
-    fresh_name(target, create).map(|(path, ())| path)
+    fresh_name(target, new_dir).map(|(path, ())| path)
 }
 
 /// Makes something under a hidden name beside `target` that nobody has.
@@ -244,10 +248,16 @@ pub(super) fn fresh_name<T>(
 /// # Errors
 /// [`Error::Exists`], [`Error::NotWritten`], and those of the file system.
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    place_new(path, bytes)?;
+    sync_parent(path)
+}
+
+/// As [`write_new`], for one of several: its directory is synced when they are all there.
+pub(super) fn place_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let draft = Draft::write(path, bytes)?;
     rename_new(&draft.path, path)?;
     draft.keep();
-    sync_parent(path)
+    Ok(())
 }
 
 /// Writes a file, taking the place of the one that is there in one step.

@@ -1,9 +1,14 @@
 //! What is known of a key besides the key: `key.toml`.
 
-use std::{fmt, str::FromStr, time::SystemTime};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::journal::Specification;
 use crate::{
     exchange::{
         ClientId, Endpoint, Error as ExchangeError, Feature, KeyId, Network, Scope, Whitelisted,
@@ -11,13 +16,17 @@ use crate::{
     key::{Algorithm, Fingerprint},
 };
 
-/// A moment, written as RFC 3339 in UTC.
+/// A moment, written as RFC 3339 in UTC; one before 1970 or after 9999 as the nearest that can be.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Moment(pub SystemTime);
 
+/// The last second of 9999, after 1970.
+const LAST: Duration = Duration::from_secs(253_402_300_799);
+
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_rfc3339_seconds(self.0).fmt(f)
+        let written = self.0.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST);
+        humantime::format_rfc3339_seconds(written).fmt(f)
     }
 }
 
@@ -84,6 +93,19 @@ pub struct Registration {
     pub fingerprint_verified: bool,
     /// When a signed login last succeeded; never, for a key that is not known to work.
     pub proven: Option<Moment>,
+}
+
+impl Registration {
+    /// Returns what the key is at the exchange, as far as was last seen.
+    pub fn specification(&self, algorithm: Algorithm) -> Specification {
+        Specification {
+            algorithm,
+            label: self.label.clone(),
+            scope: self.scope.clone(),
+            whitelist: self.whitelist.clone(),
+            features: self.features.clone(),
+        }
+    }
 }
 
 /// `key.toml`, line by line.
@@ -353,6 +375,19 @@ mod tests {
             let line = format!("state = \"{}\"", state.as_str());
             assert!(file.lines().any(|found| found == line), "{file}");
             assert_eq!(toml::from_str::<Record>(&file).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn a_clock_out_of_all_bounds_is_written_as_the_nearest_moment_there_is() {
+        let day = Duration::from_secs(86_400);
+        for (moment, written) in [
+            (UNIX_EPOCH - day, "1970-01-01T00:00:00Z"),
+            (UNIX_EPOCH + LAST, "9999-12-31T23:59:59Z"),
+            (UNIX_EPOCH + LAST + day, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(Moment(moment).to_string(), written);
+            assert!(written.parse::<Moment>().is_ok());
         }
     }
 

@@ -385,3 +385,52 @@ fn a_pattern_that_fits_no_line_of_the_log_is_refused() {
     let sandbox = ["--json", "--network", "sandbox"];
     home.run(&join(&[&sandbox, &panic])).error(2);
 }
+
+#[test]
+fn a_whitelist_larger_than_a_journal_keeps_no_key_from_being_switched() {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    bench.trader("one");
+    let odd = vec!["not an address at all"; 16_000];
+    let swollen = move |call: &mut Call| {
+        call.retell(|keys| {
+            for key in keys.as_array_mut().unwrap() {
+                key["ip_whitelist"] = json!(odd);
+            }
+        })
+    };
+    meddler.strike("private/list_api_keys", Arc::new(swollen));
+    for (command, state) in [("disable", "disabled"), ("enable", "active")] {
+        let done = bench.run(&[command, "one", "--yes"]);
+        assert_eq!(done.json()["state"], state, "{command}: {done:#?}");
+        // Done beside the journal it would say so.
+        assert!(
+            done.json().get("meanwhile").is_none(),
+            "{command}: {done:#?}"
+        );
+    }
+    let gone = bench.run(&["remove", "one", "--yes"]).json();
+    assert_eq!(gone["removed"], true, "{gone}");
+}
+
+#[test]
+fn a_key_whose_label_the_exchange_has_emptied_is_rotated_under_its_name() {
+    let bench = Bench::new();
+    let key = bench.trader("one");
+    let all_but_the_name = json!({
+        "id": key["key_id"], "max_scope": SCOPE, "enabled": true,
+        "enabled_features": [], "ip_whitelist": [],
+    });
+    bench
+        .admin()
+        .call("private/edit_api_key", &all_but_the_name);
+    bench.run(&["edit", "one", "--ip", "127.0.0.1"]).json();
+    let shown = bench.home.run(&["--json", "show", "one"]).json();
+    assert_eq!(shown["label"], "", "{shown}");
+    let rotated = bench.run(&join(&[&["rotate", "one", "-v"], &PLAIN]));
+    assert!(
+        rotated.stderr.contains("with the label \"\""),
+        "{rotated:#?}"
+    );
+    assert_eq!(rotated.json()["label"], "one", "{rotated:#?}");
+}

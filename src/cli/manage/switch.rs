@@ -12,7 +12,7 @@ use crate::{
     },
     exchange::{ApiKey, Https, Network},
     key::KeyName,
-    provision::{self, Attempt, Change, Work},
+    provision::{Attempt, Work},
     store::{Entry, Operation, Record, Registration},
 };
 
@@ -42,9 +42,10 @@ pub(in crate::cli) async fn switch(
     let meanwhile = match meanwhile {
         Some(meanwhile) => meanwhile,
         None => {
-            let wish = provision::merge(key, &Change::default(), switch.record.algorithm);
+            // Its settings stay, whatever they are by now.
+            let settings = known.specification(switch.record.algorithm);
             let current = context.store.current(name)?;
-            let intent = intend(operation, name, current, known, key, wish);
+            let intent = intend(operation, name, current, known, key, settings);
             match context.store.announce(&intent) {
                 Ok(()) => {
                     go_on(context, work, &intent, &known.network, Attempt::First).await?;

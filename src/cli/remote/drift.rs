@@ -83,13 +83,7 @@ pub(super) fn drift(key: &ApiKey, local: &Local) -> Differences {
     let (Some(known), Some(record)) = (local.known(), &local.record) else {
         return Differences::default();
     };
-    let recorded = crate::store::Specification {
-        algorithm: record.algorithm,
-        label: known.label.clone(),
-        scope: known.scope.clone(),
-        whitelist: known.whitelist.clone(),
-        features: known.features.clone(),
-    };
+    let recorded = known.specification(record.algorithm);
     let word = |enabled: bool| if enabled { "enabled" } else { "disabled" };
     let differs = key.enabled.is_some_and(|enabled| enabled != known.enabled);
     let (from, to) = (&key.client_id, &known.client_id);

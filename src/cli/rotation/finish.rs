@@ -190,7 +190,7 @@ async fn as_it_is_there(
     };
     let change = provision::Change::default();
     edit::refuse_to_garble(&intent.name, key, &change)?;
-    let there = provision::merge(key, &change, intent.spec.algorithm);
+    let mut there = provision::merge(key, &change, intent.spec.algorithm);
     for line in provision::differences_of(key, &intent.spec) {
         context.output.remark(format!(
             "what the exchange has is kept, not what is recorded here: {line}"
@@ -204,6 +204,14 @@ async fn as_it_is_there(
             intent.spec.scope, there.scope
         );
         context.confirm(&why, name.as_str())?;
+    }
+    // The exchange shows labels that it lets nobody choose, the empty one above all.
+    if there.label.parse::<KeyName>().is_err() {
+        context.output.remark(format!(
+            "no key can be made with the label {:?}: the new one gets {}",
+            there.label, intent.name
+        ));
+        there.label = intent.name.to_string();
     }
     let full = survey.0.len() >= KEYS_PER_ACCOUNT;
     let from = old.from;

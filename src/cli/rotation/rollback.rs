@@ -10,7 +10,7 @@ use crate::{
     },
     key::KeyName,
     provision,
-    store::{Intent, Issued, Operation, Specification, Stage, Succession},
+    store::{Intent, Issued, Operation, Stage, Succession},
 };
 
 pub(in crate::cli) fn rollback(context: &Context, args: &Rollback) -> Result<(), Failure> {
@@ -92,13 +92,7 @@ fn back(
     };
     let record = context.store.record_of(name, generation)?;
     let (known, old_id) = registered(name, &record)?;
-    let spec = Specification {
-        algorithm: record.algorithm,
-        label: known.label.clone(),
-        scope: known.scope.clone(),
-        whitelist: known.whitelist.clone(),
-        features: known.features.clone(),
-    };
+    let spec = known.specification(record.algorithm);
     let mut intent = provision::intend(
         Operation::Rollback,
         name,
