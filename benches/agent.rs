@@ -33,9 +33,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::{rand::SystemRandom, rsa, signature};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use tempfile::TempDir;
+
+#[path = "peers/raw.rs"]
+mod raw;
+use raw::Raw;
 
 const CONNECTIONS: usize = 64;
 /// A login's text.
@@ -134,7 +137,7 @@ fn alone(kind: &Kind, scene: &Scene, effort: &Effort) {
     let mut sshs = Times::default();
     for _ in 0..effort.rounds {
         floors.take(kind.turn, || floor.trip());
-        raws.take(kind.turn, || raw.sign());
+        raws.take(kind.turn, || drop(black_box(raw.sign(TEXT))));
         agents.take(kind.turn, || agent.trip());
         if let Some(ssh) = &mut ssh {
             sshs.take(kind.turn.min(5), || ssh.trip());
@@ -231,7 +234,7 @@ fn signed_by_all_processors(pem: &str, spell: Duration) -> f64 {
             let (raw, begun, mut signed) = (Raw::read(pem), Instant::now(), 0_u32);
             let before = thread_time(Path::new("/proc/thread-self"));
             while begun.elapsed() < spell {
-                raw.sign();
+                black_box(raw.sign(TEXT));
                 signed += 1;
             }
             let spent = thread_time(Path::new("/proc/thread-self")) - before;
@@ -297,39 +300,6 @@ impl Times {
     fn quantile(&mut self, part: f64) -> f64 {
         self.0.sort_by(f64::total_cmp);
         self.0[((self.0.len() - 1) as f64 * part) as usize]
-    }
-}
-
-/// The signature by itself.
-enum Raw {
-    Ed25519(signature::Ed25519KeyPair),
-    Rsa(rsa::KeyPair, SystemRandom, Vec<u8>),
-}
-
-impl Raw {
-    fn read(pem: &str) -> Self {
-        let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-        let der = BASE64_STANDARD.decode(body).unwrap();
-        match signature::Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der) {
-            Ok(pair) => Self::Ed25519(pair),
-            Err(_) => {
-                let pair = rsa::KeyPair::from_pkcs8(&der).unwrap();
-                let room = vec![0; pair.public_modulus_len()];
-                Self::Rsa(pair, SystemRandom::new(), room)
-            }
-        }
-    }
-
-    fn sign(&self) {
-        match self {
-            Self::Ed25519(pair) => drop(black_box(pair.sign(TEXT))),
-            Self::Rsa(pair, random, room) => {
-                let mut room = room.clone();
-                let scheme = &signature::RSA_PKCS1_SHA256;
-                pair.sign(scheme, random, TEXT, &mut room).unwrap();
-                black_box(room);
-            }
-        }
     }
 }
 

@@ -8,16 +8,15 @@
 
 use std::{hint::black_box, time::Duration};
 
-use aws_lc_rs::{
-    rand::SystemRandom,
-    signature::{Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
-};
-use base64::prelude::{BASE64_STANDARD, Engine};
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use derikey::{
     key::{Algorithm, Kdf, Message, Nonce, PrivateKey, Purpose, Stamp, Timestamp},
     secret::Passphrase,
 };
+
+#[path = "peers/raw.rs"]
+mod raw;
+use raw::Raw;
 
 const ALGORITHMS: [Algorithm; 4] = [
     Algorithm::Ed25519,
@@ -47,43 +46,6 @@ fn login() -> Purpose {
     }
 }
 
-/// A key of the raw library's own, and what it signs with.
-enum Raw {
-    Ed25519(Ed25519KeyPair),
-    Rsa(RsaKeyPair),
-}
-
-impl Raw {
-    fn new(key: &PrivateKey) -> Self {
-        let pem = key.to_plain_pem().unwrap();
-        let lines: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-        let der = BASE64_STANDARD.decode(lines).unwrap();
-        match key.public().algorithm() {
-            Algorithm::Ed25519 => {
-                Self::Ed25519(Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).unwrap())
-            }
-            _ => Self::Rsa(RsaKeyPair::from_pkcs8(&der).unwrap()),
-        }
-    }
-
-    fn sign(&self, message: &[u8]) -> Vec<u8> {
-        match self {
-            Self::Ed25519(key) => key.sign(message).as_ref().to_vec(),
-            Self::Rsa(key) => {
-                let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(
-                    &RSA_PKCS1_SHA256,
-                    &SystemRandom::new(),
-                    message,
-                    &mut signature,
-                )
-                .unwrap();
-                signature
-            }
-        }
-    }
-}
-
 fn keys(c: &mut Criterion) {
     for algorithm in ALGORITHMS {
         let rsa = algorithm != Algorithm::Ed25519;
@@ -96,7 +58,7 @@ fn keys(c: &mut Criterion) {
         group.sample_size(100);
 
         let key = make(algorithm);
-        let raw = Raw::new(&key);
+        let raw = Raw::read(&key.to_plain_pem().unwrap());
         let stamp = stamp();
         let purpose = login();
         let message = Message::new(&stamp, &purpose).unwrap();
@@ -122,19 +84,21 @@ fn keys(c: &mut Criterion) {
 }
 
 fn sealing(c: &mut Criterion) {
-    let key = make(Algorithm::Ed25519);
     let passphrase = Passphrase::new("correct horse battery staple".into());
     let mut group = c.benchmark_group("sealing");
-    group.sampling_mode(SamplingMode::Flat).sample_size(20);
-    group.measurement_time(Duration::from_secs(8));
-    for (name, kdf) in [("scrypt", Kdf::Scrypt), ("pbkdf2", Kdf::Pbkdf2)] {
-        group.bench_function(BenchmarkId::new("seal", name), |b| {
-            b.iter(|| key.to_sealed_pem(&passphrase, kdf, &mut rng()).unwrap());
-        });
-        let sealed = key.to_sealed_pem(&passphrase, kdf, &mut rng()).unwrap();
-        group.bench_function(BenchmarkId::new("open", name), |b| {
-            b.iter(|| PrivateKey::read(sealed.as_bytes(), Some(&passphrase)).unwrap());
-        });
+    group.sampling_mode(SamplingMode::Flat).sample_size(10);
+    group.measurement_time(Duration::from_secs(3));
+    for algorithm in ALGORITHMS {
+        let key = make(algorithm);
+        for kdf in [Kdf::Scrypt, Kdf::Pbkdf2] {
+            let seal = || key.to_sealed_pem(&passphrase, kdf, &mut rng()).unwrap();
+            let id = |doing| BenchmarkId::new(format!("{doing}/{kdf}"), algorithm);
+            group.bench_function(id("seal"), |b| b.iter(seal));
+            let sealed = seal();
+            group.bench_function(id("open"), |b| {
+                b.iter(|| PrivateKey::read(sealed.as_bytes(), Some(&passphrase)).unwrap());
+            });
+        }
     }
     group.finish();
 }
