@@ -32,7 +32,7 @@ mod wire;
 pub use client::{AgentSigner, Client, ClientError, HeldKey, Token};
 pub use desk::Agent;
 pub use policy::{Operation, Policy, PolicyError, Rate, RestMethod};
-pub use serve::{Limits, serve};
+pub use serve::{CONNECTIONS, Limits, WAIT, serve};
 pub use socket::{Bound, SocketError, bind};
 pub use wire::{Code, LONGEST_LINE, VERSION};
 

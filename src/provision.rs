@@ -35,6 +35,7 @@ pub use adopt::{Adopted, Unseen, adopt};
 pub use change::{Attempt, Change, merge};
 pub use desk::{Desk, Operator, log_in};
 pub use difference::{Content, Difference, differences, differences_of};
+pub use inspect::as_it_is;
 pub use look::Survey;
 pub use rotate::{Hook, LONGEST_GRACE, Rotated};
 pub use sweep::Swept;
@@ -97,13 +98,6 @@ impl Proven {
     pub const fn granted(&self) -> &Scope {
         &self.granted
     }
-}
-
-fn sorted(list: &[Whitelisted]) -> Vec<&str> {
-    let mut words: Vec<&str> = list.iter().map(Whitelisted::as_str).collect();
-    words.sort_unstable();
-    words.dedup();
-    words
 }
 
 /// One registration on its way: the account's desk, the journal, and somebody who listens.

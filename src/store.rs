@@ -9,9 +9,8 @@
 
 use std::{
     fmt,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     str::FromStr,
     time::{Duration, Instant},
@@ -225,9 +224,10 @@ impl Store {
     /// # Errors
     /// Those of the file system, and of [`open`](Self::open).
     pub fn ensure_root(&self) -> Result<&Path, Error> {
-        if let Some(parent) = self.root.parent().filter(|p| !p.as_os_str().is_empty()) {
-            let create = DirBuilder::new().recursive(true).mode(0o700).create(parent);
-            create.map_err(files::at(parent))?;
+        let above = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.is_dir();
+        let missing: Vec<&Path> = self.root.ancestors().skip(1).take_while(above).collect();
+        for dir in missing.into_iter().rev() {
+            files::make_dir(dir)?;
         }
         files::ensure_dir(&self.root)?;
         Ok(&self.root)

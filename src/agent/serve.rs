@@ -23,6 +23,7 @@ mod connection;
 mod seats;
 
 use connection::{ANSWER, Connection};
+pub use seats::{CONNECTIONS, WAIT};
 use seats::{LINGER, Seats};
 
 /// How long to wait when the system has no descriptor or thread to spare.

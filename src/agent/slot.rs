@@ -54,7 +54,7 @@ impl Slot {
             pem: public.to_pem(),
             waits: held.signer.waits(),
             bucket: held.policy.rate.map(|rate| Bucket::new(rate, now).into()),
-            ends: held.policy.lifetime.map(|lifetime| now + lifetime),
+            ends: held.policy.lifetime.and_then(|time| now.checked_add(time)),
             policy: held.policy,
             used: AtomicU64::new(0),
             tokens: Tokens::default(),

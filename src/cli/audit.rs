@@ -9,7 +9,7 @@ use super::{
 use crate::{
     exchange::Network,
     key::{KeyName, PublicKey},
-    store::{Entry, Link},
+    store::{self, Entry, Link},
 };
 
 /// Writes down what an operation came to.
@@ -30,13 +30,21 @@ pub(super) fn outcome<T>(
     match (context.store.audit(entry), result) {
         // The failure itself matters more than that it could not be written down.
         (Err(_), Err(_)) | (Ok(()), _) => Ok(()),
-        (Err(error), Ok(_)) => Err(error.into()),
+        (Err(error), Ok(_)) => Err(unwritten(error)),
     }
+}
+
+/// Says of what is done that it could not be written down.
+pub(super) fn unwritten(error: store::Error) -> Failure {
+    Failure::from(error)
+        .about("it is done, and the audit log does not say so")
+        .hint("do not repeat it: \"derikey list\" shows what there is; mend the log's place first")
 }
 
 /// Shows the log, and verifies its chain.
 pub(super) fn show(context: &Context) -> Result<(), Failure> {
-    let links = context.store.audit_log()?;
+    let mut links = Vec::new();
+    context.store.audit_log(|link| links.push(link))?;
     let broken = links
         .iter()
         .find(|link| !link.holds)

@@ -28,6 +28,8 @@ use crate::{
     store::{Entry, Moment},
 };
 
+/// What the thread is called that writes the log.
+pub(super) const AUDIT: &str = "audit";
 /// How many decisions can be on their way, and go into the log in one piece.
 const WAITING: usize = 4096;
 /// How many refusals of one kind are written one by one in each second.
@@ -70,7 +72,7 @@ impl Books {
             failed: None,
         };
         thread::Builder::new()
-            .name("audit".into())
+            .name(AUDIT.into())
             .spawn(move || clerk.run(&receiver))
             .map_err(|error| Failure::unexpected(format!("no thread can be started: {error}")))?;
         Ok(Self { sender, broken })

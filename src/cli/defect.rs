@@ -12,7 +12,8 @@ use std::{
     thread,
 };
 
-use super::failure::Failure;
+use super::{books::AUDIT, failure::Failure};
+use crate::agent::{CONNECTIONS, WAIT};
 
 /// Where the last one was.
 static PLACE: Mutex<Option<String>> = Mutex::new(None);
@@ -23,7 +24,9 @@ pub(super) fn contain(program: fn() -> ExitCode) -> ExitCode {
         let place = panic.location().map(place);
         // One that others go on after is remarked upon; the others are reported as they arrive.
         let thread = thread::current();
-        if let (Some(name @ ("audit" | "connection")), Some(place)) = (thread.name(), &place) {
+        let survived = [AUDIT, CONNECTIONS, WAIT];
+        let name = thread.name().filter(|name| survived.contains(name));
+        if let (Some(name), Some(place)) = (name, &place) {
             let _ = writeln!(io::stderr(), "derikey: {name}: {}", text(place));
         }
         *PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place;
@@ -94,7 +97,7 @@ mod tests {
     #[test]
     fn defective() {
         let Ok(way) = env::var("DEFECT") else { return };
-        if way == "connection" {
+        if [CONNECTIONS, WAIT, AUDIT].contains(&way.as_str()) {
             let thread = thread::Builder::new().name(way);
             let thread = thread.spawn(|| contain(|| panic!("{SECRET}")));
             thread.unwrap().join().unwrap();
@@ -106,7 +109,8 @@ mod tests {
     #[test]
     fn a_panic_says_where_it_is_and_nothing_else() {
         let ways = (0..WAYS.len()).map(|way| way.to_string());
-        for way in ways.chain(["connection".into()]) {
+        let threads = [CONNECTIONS, WAIT, AUDIT];
+        for way in ways.chain(threads.map(str::to_owned)) {
             let output = Command::new(env::current_exe().unwrap())
                 .args(["--exact", "cli::defect::tests::defective", "--nocapture"])
                 .env("DEFECT", &way)
@@ -120,7 +124,11 @@ mod tests {
             let cause = said
                 .iter()
                 .filter(|line| line.contains("a defect in the program, at src/cli/defect.rs:"));
-            let lines = if way == "connection" { 2 } else { 1 };
+            let lines = if threads.contains(&way.as_str()) {
+                2
+            } else {
+                1
+            };
             assert_eq!(cause.count(), lines, "{way}: {stderr}");
             assert_eq!(said.len(), lines + 1, "{way}: {stderr}");
             assert!(!(stdout + &stderr).contains("Qm7xPzW2"), "{way}");

@@ -1,12 +1,11 @@
 //! `plan`, `apply` and `drift`: a declared fleet beside the accounts that it lives in.
 
-use std::path::Path;
-
 use super::{
     args::{AdminArgs, ApplyArgs, DriftArgs, FleetFile, PassphraseArgs, PlanArgs},
     connect::{Office, runtime},
     context::{Context, wants_plain},
     failure::Failure,
+    inputs::or_stdin,
     manage,
 };
 use crate::{
@@ -88,13 +87,8 @@ pub(super) fn apply(context: &Context, args: &ApplyArgs) -> Result<(), Failure> 
 
 /// Reads the file before anything else is touched.
 fn read(args: &FleetFile) -> Result<Fleet, Failure> {
-    let path = if args.file == Path::new("-") {
-        Path::new("/dev/stdin")
-    } else {
-        &args.file
-    };
     let shown = args.file.display().to_string();
-    let bytes = store::read(path, LARGEST, Trust::Orders).map_err(unreadable)?;
+    let bytes = store::read(or_stdin(&args.file), LARGEST, Trust::Orders).map_err(unreadable)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| {
         Failure::configuration(format!("{shown} is not UTF-8")).hint("is it the right file?")
     })?;

@@ -296,20 +296,23 @@ fn operations(context: &Context, findings: &mut Findings) {
 
 fn chain(context: &Context, findings: &mut Findings) {
     let check = "the audit log's chain holds";
-    let links = match context.store.audit_log() {
-        Ok(links) => links,
-        Err(error) => {
-            let kind = kind_of(&error);
-            return findings.failed(kind, None, check, &Failure::from(error));
+    let mut broken = None;
+    let read = context.store.audit_log(|link| {
+        if !link.holds && broken.is_none() {
+            broken = Some(link.number);
         }
-    };
-    match links.into_iter().find(|link| !link.holds) {
+    });
+    if let Err(error) = read {
+        let kind = kind_of(&error);
+        return findings.failed(kind, None, check, &Failure::from(error));
+    }
+    match broken {
         None => findings.good(check),
-        Some(link) => findings.found(
+        Some(number) => findings.found(
             "audit_chain",
             None,
             check,
-            format!("it breaks at line {}", link.number),
+            format!("it breaks at line {number}"),
             "compare it with a backup; somebody or something changed it",
         ),
     }

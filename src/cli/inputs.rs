@@ -184,3 +184,12 @@ pub(super) fn output_of(command: &str, what: &str) -> Result<Zeroizing<Vec<u8>>,
         Ok(bytes) => Ok(bytes.unwrap_or_default()),
     }
 }
+
+/// Returns what a path that was typed stands for: `-` is standard input.
+pub(super) fn or_stdin(path: &Path) -> &Path {
+    if path == Path::new("-") {
+        Path::new("/dev/stdin")
+    } else {
+        path
+    }
+}

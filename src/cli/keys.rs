@@ -8,8 +8,11 @@ use zeroize::Zeroizing;
 use super::{
     answer,
     args::{Generate, Import, Name, Plain},
+    audit,
     context::{Context, now, rng, wants_plain},
     failure::Failure,
+    inputs::or_stdin,
+    manage,
     terminal::Waiting,
 };
 use crate::{
@@ -54,7 +57,7 @@ pub(super) fn generate(context: &Context, args: &Generate) -> Result<(), Failure
     let public = key.public().clone();
     // What is not needed any more is not kept while others hold the log.
     drop((key, passphrase));
-    audit(context, "generate", &name, public.fingerprint())?;
+    write_down(context, "generate", &name, public.fingerprint()).map_err(audit::unwritten)?;
     announce(context, &name, &public)
 }
 
@@ -110,7 +113,7 @@ pub(super) fn import(context: &Context, args: &Import) -> Result<(), Failure> {
     )?;
     let public = key.public().clone();
     drop((key, passphrase, input));
-    audit(context, "import", &name, public.fingerprint())?;
+    write_down(context, "import", &name, public.fingerprint()).map_err(audit::unwritten)?;
     announce(context, &name, &public)
 }
 
@@ -142,12 +145,7 @@ fn unusable(path: &Path, error: key::Error) -> Failure {
 
 /// Returns the content of a file that is read once, or of standard input.
 fn read_input(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let path = if path == Path::new("-") {
-        Path::new("/dev/stdin")
-    } else {
-        path
-    };
-    Ok(store::read(path, key::MAX_INPUT, Trust::Private)?)
+    Ok(store::read(or_stdin(path), key::MAX_INPUT, Trust::Private)?)
 }
 
 fn unusable_here(path: &Path, source: key::Error) -> Failure {
@@ -169,23 +167,20 @@ pub(super) fn delete(context: &Context, args: &Name) -> Result<(), Failure> {
         let path = context.store.root().join("keys").join(name.as_str());
         return Err(store::Error::NotADirectory { path }.into());
     }
-    if let Some(intent) = context.store.intent(&name)? {
-        return Err(Failure::refused(format!(
-            "{} of {name} is under way",
-            intent.operation.as_str()
-        ))
-        .hint(format!("finish it first with \"derikey resume {name}\"")));
-    }
+    manage::refuse_pending(context, &name)?;
     let record = context.store.record(&name);
-    if let Ok(Record {
-        registration: Some(known),
-        ..
-    }) = &record
-    {
-        let why = format!(
+    let known = record.as_ref().map(|record| record.registration.as_ref());
+    let why = match known {
+        Ok(None) => None,
+        Ok(Some(known)) => Some(format!(
             "{name} is registered as {} on {} and stays live there, without its private half",
             known.client_id, known.network
-        );
+        )),
+        Err(_) => Some(format!(
+            "what is known of {name} cannot be read: it may be registered, and stays live then"
+        )),
+    };
+    if let Some(why) = why {
         if context.global.dry_run {
             return answer::plan(context, &[why, format!("would move {name} to the trash")]);
         }
@@ -197,7 +192,7 @@ pub(super) fn delete(context: &Context, args: &Name) -> Result<(), Failure> {
     let mut entry = Entry::new(now(), "delete", "done");
     entry.key = Some(&name);
     entry.fingerprint = record.ok().map(|record| record.fingerprint);
-    context.store.audit(entry)?;
+    context.store.audit(entry).map_err(audit::unwritten)?;
     context
         .output
         .remark(format!("to purge it: {}", purge(&grave)));
@@ -265,16 +260,17 @@ fn refuse_taken(context: &Context, name: &KeyName) -> Result<(), Failure> {
     Ok(())
 }
 
-fn audit(
+/// Writes down what is done to a key here.
+fn write_down(
     context: &Context,
     action: &str,
     name: &KeyName,
     fingerprint: Fingerprint,
-) -> Result<(), Failure> {
+) -> Result<(), store::Error> {
     let mut entry = Entry::new(now(), action, "done");
     entry.key = Some(name);
     entry.fingerprint = Some(fingerprint);
-    Ok(context.store.audit(entry)?)
+    context.store.audit(entry)
 }
 
 fn announce(context: &Context, name: &KeyName, key: &PublicKey) -> Result<(), Failure> {

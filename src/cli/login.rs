@@ -1,8 +1,13 @@
 //! `auth` and `token`: a key logs in, and a bot gets what came of it.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    io::Write,
+    time::{Duration, SystemTime},
+};
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::{
     answer,
@@ -45,14 +50,14 @@ pub(super) fn token(context: &Context, args: &Token) -> Result<(), Failure> {
     let expires_at = Moment(
         SystemTime::now() + Duration::from_secs(session.expires_in.min(u64::from(u32::MAX))),
     );
-    let value = json!({
-        "access_token": session.access_token.expose(),
-        "token_type": "bearer",
-        "expires_in": session.expires_in,
-        "expires_at": expires_at,
-        "scope": session.scope,
-    });
-    print_token(context, args.format, session.access_token.expose(), &value)
+    let token = Printed {
+        access_token: session.access_token.expose(),
+        token_type: "bearer",
+        expires_in: session.expires_in,
+        expires_at: &expires_at.to_string(),
+        scope: &session.scope,
+    };
+    token.print(context, args.format)
 }
 
 /// Prints a token that the agent gets and keeps fresh.
@@ -76,29 +81,45 @@ fn token_of(
     {
         return Err(crate::Error::ScopeDiffers { asked, granted }.into());
     }
-    let value = json!({
-        "access_token": token.access_token.expose(),
-        "token_type": "bearer",
-        "expires_in": token.expires_in,
-        "expires_at": token.expires_at,
-        "scope": granted,
-    });
-    print_token(context, args.format, token.access_token.expose(), &value)
+    let token = Printed {
+        access_token: token.access_token.expose(),
+        token_type: "bearer",
+        expires_in: token.expires_in,
+        expires_at: &token.expires_at,
+        scope: &granted,
+    };
+    token.print(context, args.format)
 }
 
-/// The one command whose business it is to print a token.
-fn print_token(
-    context: &Context,
-    format: TokenFormat,
-    token: &str,
-    value: &Value,
-) -> Result<(), Failure> {
-    let text = match format {
-        TokenFormat::Header if !context.output.json => format!("Authorization: Bearer {token}\n"),
-        TokenFormat::Env if !context.output.json => format!("DERIBIT_ACCESS_TOKEN={token}\n"),
-        _ => format!("{value}\n"),
-    };
-    report::write_out(text.as_bytes())
+/// What is printed of a token.
+#[derive(Serialize)]
+struct Printed<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: u64,
+    expires_at: &'a str,
+    scope: &'a Scope,
+}
+
+impl Printed<'_> {
+    /// The one command whose business it is to print a token; nothing of it is left in memory.
+    fn print(&self, context: &Context, format: TokenFormat) -> Result<(), Failure> {
+        let token = self.access_token;
+        // With room for all of it: what grows leaves a copy behind.
+        let mut text = Zeroizing::new(Vec::with_capacity(token.len() * 6 + 4096));
+        match format {
+            TokenFormat::Header if !context.output.json => {
+                write!(text, "Authorization: Bearer {token}")
+            }
+            TokenFormat::Env if !context.output.json => {
+                write!(text, "DERIBIT_ACCESS_TOKEN={token}")
+            }
+            _ => serde_json::to_writer(&mut *text, self).map_err(Into::into),
+        }
+        .map_err(|error| Failure::unexpected(error.to_string()))?;
+        text.push(b'\n');
+        report::write_out(&text)
+    }
 }
 
 fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Failure> {

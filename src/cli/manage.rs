@@ -25,7 +25,7 @@ pub(super) mod edit;
 mod enable;
 mod switch;
 
-pub(super) use edit::{as_it_is_there, edit};
+pub(super) use edit::{as_seen, edit};
 pub(super) use enable::{beside, set};
 pub(super) use switch::{Switch, set_there, switch};
 

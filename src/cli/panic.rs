@@ -211,21 +211,62 @@ fn in_words(report: &Report) -> String {
 }
 
 /// Matches with `*` for any text and `?` for any one character.
+///
+/// Only the last `*` ever takes more: what those before it took fits as well as any.
 fn glob(pattern: &str, text: &str) -> bool {
-    let mut rest = pattern.chars();
-    match rest.next() {
-        None => text.is_empty(),
-        Some('*') => {
-            let rest = rest.as_str();
-            text.char_indices()
-                .map(|(at, _)| at)
-                .chain([text.len()])
-                .any(|at| text.get(at..).is_some_and(|tail| glob(rest, tail)))
+    let (mut wanted, mut rest) = (pattern.chars(), text.chars());
+    // What follows the last star, and the text from where that may begin.
+    let mut star = None;
+    loop {
+        let here = rest.clone();
+        match (wanted.next(), rest.next()) {
+            (None, None) => return true,
+            (Some('*'), _) => {
+                star = Some((wanted.clone(), here.clone()));
+                rest = here;
+            }
+            (Some(w), Some(c)) if w == '?' || w == c => {}
+            _ => {
+                let Some((after, left)) = &mut star else {
+                    return false;
+                };
+                if left.next().is_none() {
+                    return false;
+                }
+                (wanted, rest) = (after.clone(), left.clone());
+            }
         }
-        Some(wanted) => {
-            let mut text = text.chars();
-            text.next().is_some_and(|c| wanted == '?' || wanted == c)
-                && glob(rest.as_str(), text.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::glob;
+
+    #[test]
+    fn a_star_is_any_text_and_a_question_mark_any_character() {
+        for (pattern, fits, others) in [
+            ("", &[""][..], &["a"][..]),
+            ("*", &["", "a", "bot_1"], &[]),
+            ("bot", &["bot"], &["", "bo", "bots", "abot"]),
+            ("bot*", &["bot", "bot_1"], &["abot", "bo"]),
+            ("*bot", &["bot", "a_bot", "botbot"], &["bots"]),
+            ("b?t", &["bot", "b*t"], &["bt", "boot"]),
+            (
+                "a*b*c",
+                &["abc", "aXbXc", "abbcc", "abcbc"],
+                &["ab", "acb", "abcd"],
+            ),
+            ("*a*?", &["ab", "xaxx", "aa"], &["a", "xxa", "xx"]),
+        ] {
+            assert!(fits.iter().all(|text| glob(pattern, text)), "{pattern}");
+            assert!(!others.iter().any(|text| glob(pattern, text)), "{pattern}");
         }
+    }
+
+    #[test]
+    fn many_stars_take_no_longer_than_one() {
+        let pattern = "*a".repeat(100) + "*b";
+        assert!(!glob(&pattern, &"a".repeat(64)));
     }
 }

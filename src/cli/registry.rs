@@ -61,8 +61,7 @@ pub(super) fn register(context: &Context, args: &Register) -> Result<(), Failure
     let name: KeyName = args.name.name.parse()?;
     let mut spec = specification(&args.wish, &name, Algorithm::Ed25519)?;
     let network = context.network()?;
-    signers::enrol(context, &name, &args.held)?;
-    let record = context.store.record(&name)?;
+    let (_, record) = signers::enrol(context, &name, &args.held)?;
     spec.algorithm = record.algorithm;
     if context.global.dry_run {
         return plan(context, &name, &network, &spec, "use");

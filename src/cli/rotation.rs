@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer,
-    args::{AdminArgs, Rotate, Sealing},
+    args::{AdminArgs, HookArgs, Rotate, Sealing},
     context::{Context, now, wants_plain},
     failure::Failure,
     manage, signers,
@@ -75,10 +75,13 @@ fn is_due(
     name: &KeyName,
 ) -> Result<bool, Failure> {
     let record = context.store.record(name)?;
-    let here = record
-        .registration
-        .as_ref()
-        .is_some_and(|known| known.network == *network);
+    // One that somebody has disabled is not to be back overnight, and one that an ssh-agent holds
+    // is renewed there.
+    let here = record.signer.is_none()
+        && record
+            .registration
+            .as_ref()
+            .is_some_and(|known| known.network == *network && known.enabled);
     let age = SystemTime::now()
         .duration_since(record.created.0)
         .unwrap_or_default();
@@ -186,18 +189,19 @@ fn past_taking_back(
 }
 
 /// Continues with the program that was typed this time, if one was.
-fn with_hook(mut intent: Intent, hook: &[String]) -> Intent {
+fn with_hook(mut intent: Intent, hook: &[String], args: &HookArgs) -> Intent {
     if let Some(succession) = &mut intent.succession
         && !hook.is_empty()
     {
         succession.hook = hook.to_vec();
+        succession.hook_timeout = args.hook_timeout.map(|time| time.as_secs());
     }
     intent
 }
 
 /// Continues a rotation with what was typed this time, where something was.
 fn as_typed_now(intent: Intent, args: &Rotate, hook: &[String]) -> Intent {
-    let mut intent = with_hook(intent, hook);
+    let mut intent = with_hook(intent, hook, &args.hook);
     if let Some(succession) = &mut intent.succession {
         if let Some(grace) = args.grace {
             succession.grace = grace.as_secs();

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     exchange::Network,
-    key::KeyName,
+    key::{KeyName, PublicKey},
     signer::{Signer, SshAgentSigner, Stamper, Wanted},
     store::Record,
 };
@@ -87,25 +87,27 @@ fn wanted(text: &str) -> Result<Wanted, Failure> {
 }
 
 /// Takes a key that an ssh-agent holds into the keystore, its public half and where the rest is;
-/// leaves one that is there already.
-pub(super) fn enrol(context: &Context, name: &KeyName, args: &SignerArgs) -> Result<(), Failure> {
+/// leaves one that is there already. Returns what is known of the key then, or would be.
+pub(super) fn enrol(
+    context: &Context,
+    name: &KeyName,
+    args: &SignerArgs,
+) -> Result<(PublicKey, Record), Failure> {
+    let there = || Ok((context.store.public(name)?, context.store.record(name)?));
     let Some(held) = &args.signer else {
-        return Ok(());
+        return there();
     };
     let signer = elsewhere(context, name, held, SystemStamper)?;
     if context.store.contains(name) {
         return match context.store.record(name)?.signer {
-            Some(_) => Ok(()),
+            Some(_) => there(),
             None => Err(
                 Failure::refused(format!("{name} has its private half here"))
                     .hint("leave --signer out, or choose another name for the ssh-agent's key"),
             ),
         };
     }
-    if context.global.dry_run {
-        return Ok(());
-    }
-    let public = signer.public_key();
+    let public = signer.public_key().clone();
     let record = Record {
         algorithm: public.algorithm(),
         fingerprint: public.fingerprint(),
@@ -113,13 +115,16 @@ pub(super) fn enrol(context: &Context, name: &KeyName, args: &SignerArgs) -> Res
         registration: None,
         signer: Some(held.clone()),
     };
+    if context.global.dry_run {
+        return Ok((public, record));
+    }
     let _lock = context.lock(name)?;
-    context.store.create_elsewhere(name, public, &record)?;
+    context.store.create_elsewhere(name, &public, &record)?;
     context.output.remark(format!(
         "took in the public half of {name}, {}, which the ssh-agent signs with",
         public.fingerprint()
     ));
-    Ok(())
+    Ok((public, record))
 }
 
 /// Refuses what takes the private half itself.

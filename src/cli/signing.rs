@@ -9,6 +9,7 @@ use super::{
     clients::Remote,
     context::Context,
     failure::Failure,
+    inputs::or_stdin,
     report, signers,
     stamper::SystemStamper,
 };
@@ -121,9 +122,7 @@ fn request(method: &str, path: &str, body: Option<&Path>) -> Result<Purpose, Fai
     let body = match body {
         None => String::new(),
         Some(file) => {
-            let stdin = Path::new("/dev/stdin");
-            let file = if file == Path::new("-") { stdin } else { file };
-            let bytes = store::read(file, 32_000, Trust::Public)?;
+            let bytes = store::read(or_stdin(file), 32_000, Trust::Public)?;
             String::from_utf8(bytes.to_vec())
                 .map_err(|_| Failure::usage("the body is not UTF-8").hint("nothing was signed"))?
         }

@@ -131,9 +131,11 @@ pub enum Credential {
     Withheld,
 }
 
-/// A setting that is free text to the exchange.
+/// A setting of which the exchange may say what nobody here understands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Setting {
+    /// The rights.
+    Scope,
     /// The label.
     Label,
     /// The whitelist.
@@ -159,12 +161,10 @@ pub struct ApiKey {
     pub public_key: Option<PublicKey>,
     /// What came as `client_secret`.
     pub credential: Credential,
-    /// The addresses it may be used from; none means any.
-    pub ip_whitelist: Vec<Whitelisted>,
-    /// Its features.
-    pub enabled_features: Vec<Feature>,
-    /// Whether the exchange said anything about features, which it often does not.
-    pub features_shown: bool,
+    /// The addresses it may be used from, if they are shown; an empty list means any.
+    pub ip_whitelist: Option<Vec<Whitelisted>>,
+    /// Its features, if they are shown, which they often are not.
+    pub enabled_features: Option<Vec<Feature>>,
     /// Which of its settings are not what the exchange sent, as that could not be shown.
     pub tamed: Vec<Setting>,
     /// Milliseconds since the Unix epoch of its creation or last change; the documentation does
@@ -231,42 +231,47 @@ impl<'de> Deserialize<'de> for ApiKey {
         };
         // The schema does not say what the entries of its lists are. One that cannot be shown is
         // replaced by a word that equals nothing that was asked for.
-        let entries = |list: &Option<Vec<serde_json::Value>>| -> Vec<String> {
-            let entries = list.iter().flatten();
-            entries
-                .map(|entry| entry.as_str().unwrap_or_default().into())
-                .collect()
+        let entries = |list: Option<Vec<serde_json::Value>>| -> Option<Vec<String>> {
+            let text = |entry: serde_json::Value| entry.as_str().unwrap_or_default().to_owned();
+            list.map(|entries| entries.into_iter().map(text).collect())
         };
-        let (addresses, words) = (entries(&wire.ip_whitelist), entries(&wire.enabled_features));
+        let (addresses, words) = (entries(wire.ip_whitelist), entries(wire.enabled_features));
+        let max_scope = wire.max_scope.unwrap_or_default();
         let mut tamed = Vec::new();
+        if !max_scope.is_understood() {
+            tamed.push(Setting::Scope);
+        }
         if wire.name.as_deref().is_some_and(|name| label(name) != name) {
             tamed.push(Setting::Label);
         }
         if addresses
             .iter()
+            .flatten()
             .any(|ip| Whitelisted::lenient(ip).0 != address(ip))
         {
             tamed.push(Setting::Whitelist);
         }
-        if words.iter().any(|word| Feature::lenient(word).0 != *word) {
+        if words
+            .iter()
+            .flatten()
+            .any(|word| Feature::lenient(word).0 != *word)
+        {
             tamed.push(Setting::Features);
         }
         Ok(Self {
             id: wire.id,
             client_id: wire.client_id,
             name: wire.name.as_deref().map(label).unwrap_or_default(),
-            max_scope: wire.max_scope.unwrap_or_default(),
+            max_scope,
             enabled: wire.enabled,
             public_key: wire
                 .public_key
                 .and_then(|pem| PublicKey::read(pem.as_bytes()).ok()),
             credential,
             ip_whitelist: addresses
-                .iter()
-                .map(|ip| Whitelisted::lenient(ip))
-                .collect(),
-            features_shown: wire.enabled_features.is_some(),
-            enabled_features: words.iter().map(|word| Feature::lenient(word)).collect(),
+                .map(|list| list.iter().map(|ip| Whitelisted::lenient(ip)).collect()),
+            enabled_features: words
+                .map(|list| list.iter().map(|word| Feature::lenient(word)).collect()),
             tamed,
             timestamp: wire.timestamp,
         })

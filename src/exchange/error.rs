@@ -124,13 +124,14 @@ pub enum Error {
 impl Error {
     /// Tells whether the call may have been carried out although no usable answer came.
     pub const fn leaves_doubt(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Broken { .. }
-                | Self::TimedOut { .. }
-                | Self::Malformed { .. }
-                | Self::WrongNetwork { .. }
-        )
+            | Self::TimedOut { .. }
+            | Self::Malformed { .. }
+            | Self::WrongNetwork { .. } => true,
+            Self::Refused(refusal) => refusal.leaves_doubt(),
+            _ => false,
+        }
     }
 
     /// Tells whether the exchange refused because of who asked, or from where.

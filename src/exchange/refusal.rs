@@ -41,7 +41,8 @@ pub enum Kind {
     SecondFactorLocked,
     /// Too many requests; see [`Refusal::wait`].
     RateLimit,
-    /// Not now: maintenance, settlement, a full queue. The call was not carried out.
+    /// Not now: maintenance, settlement, a full queue. Whether the call was carried out all the same,
+    /// [`Refusal::leaves_doubt`] tells.
     Transient,
     /// The request itself is not to the exchange's liking.
     Invalid,
@@ -52,6 +53,12 @@ pub enum Kind {
 }
 
 impl Refusal {
+    /// Tells whether the call may have been carried out: the exchange broke off in the middle of it
+    /// (`internal_server_error`, `timed_out`).
+    pub const fn leaves_doubt(&self) -> bool {
+        matches!(self.code, 11094 | 13888)
+    }
+
     /// Returns what the code means (Deribit, "Complete RPC error codes reference").
     pub const fn kind(&self) -> Kind {
         match self.code {

@@ -107,6 +107,10 @@ const NO_AREAS: [&str; 4] = ["name", "session", "expires", "ip"];
 #[derive(Clone, Debug, Default)]
 pub struct Scope(BTreeMap<Area, Level>);
 
+/// Stand for what the exchange says of rights and nobody here knows.
+const UNKNOWN_AREA: &str = "unknown_area";
+const UNKNOWN_LEVEL: &str = "unknown_level";
+
 impl Scope {
     /// Returns the scope that allows nothing, with the four areas every account has written out.
     pub fn nothing() -> Self {
@@ -128,8 +132,8 @@ impl Scope {
             let area = Area::KNOWN.into_iter().find(|a| a.as_str() == name);
             let (area, level) = match (area, Level::parse(level)) {
                 // A level that is not known may be the highest: it equals none that was asked for.
-                (Some(_), None) => (Some(Area::Other("unknown_level".into())), Level::ReadWrite),
-                (None, None) => (Some(Area::Other("unknown_area".into())), Level::ReadWrite),
+                (Some(_), None) => (Some(Area::Other(UNKNOWN_LEVEL.into())), Level::ReadWrite),
+                (None, None) => (Some(Area::Other(UNKNOWN_AREA.into())), Level::ReadWrite),
                 (area, Some(level)) => (area, level),
             };
             let harmless =
@@ -137,12 +141,18 @@ impl Scope {
             let area = match area {
                 Some(area) => area,
                 None if harmless => Area::Other(name.into()),
-                None => Area::Other("unknown_area".into()),
+                None => Area::Other(UNKNOWN_AREA.into()),
             };
             let held = scope.0.entry(area).or_default();
             *held = level.max(*held);
         }
         scope
+    }
+
+    /// Tells whether all of it was understood: what was not cannot be sent back.
+    pub fn is_understood(&self) -> bool {
+        let unknown = [UNKNOWN_AREA, UNKNOWN_LEVEL].map(|word| Area::Other(word.into()));
+        !unknown.iter().any(|area| self.0.contains_key(area))
     }
 
     /// Returns the level of one area.

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     exchange::{ApiKey, ClientId, Feature, Network, Scope, Whitelisted},
     key::Algorithm,
-    provision::{Content, Difference, Survey, differences_of},
+    provision::{Content, Difference, Survey, as_it_is, differences_of},
     store::{Intent, Operation, Registration, Specification, Stage},
 };
 
@@ -40,8 +40,10 @@ pub fn compare<'a>(
             let judged = registered(&row, known, network, local, survey);
             judged.and_then(|there| {
                 let wish = declared.specification(algorithm_of(declared, local));
-                row.differences = differences(there, known, declared, &wish);
-                let steps = towards(there, known, declared, &row.differences);
+                let is = as_it_is(there, &known.specification(wish.algorithm));
+                let enabled = there.enabled.unwrap_or(known.enabled);
+                row.differences = differences(&is, enabled, declared, &wish);
+                let steps = towards(&is, enabled, declared, &row.differences);
                 let verdict = match pending {
                     Some(intent) => beside(intent, &wish, declared, steps)?,
                     None if steps.is_empty() => Verdict::Settled(Settled::AsDeclared),
@@ -164,24 +166,17 @@ fn registered<'a>(
 
 /// Returns how a key in the account is not what is declared, in the words of the file.
 fn differences(
-    key: &ApiKey,
-    known: &Registration,
+    is: &Specification,
+    enabled: bool,
     declared: &Declared,
     wish: &Specification,
 ) -> Vec<Difference> {
-    let mut found = differences_of(key, wish);
+    let mut found = differences_of(is, wish);
     for difference in &mut found {
-        match difference.field {
-            "whitelist" => difference.field = "ip",
-            // An exchange that shows none is believed to have those that were sent.
-            "features" if !key.features_shown => {
-                difference.actual = Content::features(&known.features);
-            }
-            _ => {}
+        if difference.field == "whitelist" {
+            difference.field = "ip";
         }
     }
-    found.retain(|difference| difference.actual != difference.wanted);
-    let enabled = key.enabled.unwrap_or(known.enabled);
     if enabled != declared.enabled {
         found.push(Difference {
             field: "enabled",
@@ -196,21 +191,20 @@ fn differences(
 ///
 /// What is to be disabled is so before its settings are changed, and what is to be enabled after.
 fn towards(
-    key: &ApiKey,
-    known: &Registration,
+    is: &Specification,
+    enabled: bool,
     declared: &Declared,
     differences: &[Difference],
 ) -> Vec<Step> {
-    let enabled = key.enabled.unwrap_or(known.enabled);
     let step = |action, reach| Step { action, reach };
     let mut steps = Vec::new();
     if enabled && !declared.enabled {
         steps.push(step(Action::Disable, Reach::Less));
     }
     if differences.iter().any(|d| d.field != "enabled") {
-        let narrows = narrows_scope(&key.max_scope, &declared.scope)
-            && narrows_list(&key.ip_whitelist, &declared.whitelist)
-            && keeps(&key.enabled_features, &declared.features);
+        let narrows = narrows_scope(&is.scope, &declared.scope)
+            && narrows_list(&is.whitelist, &declared.whitelist)
+            && keeps(&is.features, &declared.features);
         let reach = if narrows { Reach::Less } else { Reach::More };
         steps.push(step(Action::Edit, reach));
     }

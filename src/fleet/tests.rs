@@ -815,9 +815,13 @@ fn features_that_the_exchange_does_not_show_are_taken_for_those_that_were_sent()
     let mut survey = world.survey();
     let row = one(&world, &fleet, &survey);
     assert_eq!(row.differences[0].field, "features");
-    survey.0[0].features_shown = false;
+    survey.0[0].enabled_features = None;
     let row = one(&world, &fleet, &survey);
     assert!(row.differences.is_empty() && row.steps().is_empty());
+    // To take such a restriction away gives rights, shown or not.
+    fleet[0].features.clear();
+    let row = one(&world, &fleet, &survey);
+    assert_eq!(row.steps()[0].reach, Reach::More);
 }
 
 #[test]

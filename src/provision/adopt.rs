@@ -83,8 +83,8 @@ pub async fn adopt<T: Transport>(
             registration.key_id = Some(key.id);
             registration.label = key.name;
             registration.scope = key.max_scope;
-            registration.whitelist = key.ip_whitelist;
-            registration.features = key.enabled_features;
+            registration.whitelist = key.ip_whitelist.unwrap_or_default();
+            registration.features = key.enabled_features.unwrap_or_default();
             None
         }
     };

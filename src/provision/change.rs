@@ -3,7 +3,8 @@
 //! `edit_api_key` may reset whatever is left out, so nothing ever is (Deribit, edit_api_key).
 
 use super::{
-    Survey, Work, differences_of, sorted,
+    Survey, Work, as_it_is, differences_of,
+    inspect::{shows_features, shows_whitelist},
     verdict::{is_final, says_nothing, unfinished},
 };
 use crate::{
@@ -33,24 +34,21 @@ pub struct Change {
 }
 
 /// Returns what a key is to be after a change: all of it.
-pub fn merge(key: &ApiKey, change: &Change, algorithm: crate::key::Algorithm) -> Specification {
-    let whitelist = change.whitelist.as_ref().unwrap_or(&key.ip_whitelist);
+pub fn merge(is: &Specification, change: &Change) -> Specification {
+    let whitelist = change.whitelist.as_ref().unwrap_or(&is.whitelist);
     let mut whitelist: Vec<Whitelisted> = whitelist.iter().chain(&change.add).cloned().collect();
     whitelist.retain(|address| !change.remove.contains(address));
     if change.whitelist.is_some() || !change.add.is_empty() || !change.remove.is_empty() {
         whitelist.sort_unstable();
         whitelist.dedup();
     }
-    let features = change.features.as_ref().unwrap_or(&key.enabled_features);
+    let is = is.clone();
     Specification {
-        algorithm,
-        label: change.label.clone().unwrap_or_else(|| key.name.clone()),
-        scope: change
-            .scope
-            .clone()
-            .unwrap_or_else(|| key.max_scope.clone()),
+        algorithm: is.algorithm,
+        label: change.label.clone().unwrap_or(is.label),
+        scope: change.scope.clone().unwrap_or(is.scope),
         whitelist,
-        features: features.clone(),
+        features: change.features.clone().unwrap_or(is.features),
     }
 }
 
@@ -102,10 +100,12 @@ pub enum Attempt {
     Again,
 }
 
-/// Holds what the account shows of a key against what was sent.
+/// Holds what the account shows of a key against what was sent; a whitelist that the list does not
+/// show was shown by the answer to the edit, or nobody knows of it.
 fn taken_over(
     survey: &Survey,
     id: KeyId,
+    edited: &ApiKey,
     wish: &Specification,
     enabled: bool,
 ) -> Result<(), Error> {
@@ -117,7 +117,12 @@ fn taken_over(
         });
     }
     let differs = |what| Err(Error::SettingDiffers { what });
-    if sorted(&key.ip_whitelist) != sorted(&wish.whitelist) {
+    let shows = if key.ip_whitelist.is_some() {
+        key
+    } else {
+        edited
+    };
+    if !shows_whitelist(shows, &wish.whitelist) {
         return differs("whitelist");
     }
     if key.name != wish.label {
@@ -126,10 +131,7 @@ fn taken_over(
     if key.enabled.is_some_and(|now| now != enabled) {
         return differs("enabled");
     }
-    let missing = |feature| !key.enabled_features.contains(feature);
-    if key.features_shown
-        && (key.enabled_features.len() != wish.features.len() || wish.features.iter().any(missing))
-    {
+    if !shows_features(key, &wish.features) {
         return differs("features");
     }
     Ok(())
@@ -163,7 +165,14 @@ impl<T: Transport> Work<'_, T> {
         }
         let mut record = self.store.record_of(&intent.name, intent.generation)?;
         match intent.operation {
-            Operation::Edit => self.edit(issued, &intent.spec).await?,
+            Operation::Edit => {
+                let known = record.registration.as_ref();
+                let recorded = known.map_or_else(
+                    || intent.spec.clone(),
+                    |known| known.specification(record.algorithm),
+                );
+                self.edit(issued, &recorded, &intent.spec).await?;
+            }
             operation => self
                 .set(issued.key_id, &issued.client_id, operation)
                 .await
@@ -219,7 +228,12 @@ impl<T: Transport> Work<'_, T> {
     }
 
     /// Resends all settings of a key with the changed ones among them, and looks again.
-    async fn edit(&mut self, issued: &Issued, wish: &Specification) -> Result<(), Stopped> {
+    async fn edit(
+        &mut self,
+        issued: &Issued,
+        recorded: &Specification,
+        wish: &Specification,
+    ) -> Result<(), Stopped> {
         let id = issued.key_id;
         let survey = self.survey_with(&issued.client_id).await?;
         let Some(key) = survey.by_id(id) else {
@@ -233,10 +247,11 @@ impl<T: Transport> Work<'_, T> {
             .into());
         }
         let enabled = key.enabled != Some(false);
-        if differences_of(key, wish).is_empty() {
+        if differences_of(&as_it_is(key, recorded), wish).is_empty() {
             return Ok(());
         }
-        self.desk
+        let edited = self
+            .desk
             .call(&EditApiKey {
                 id,
                 max_scope: &wish.scope,
@@ -249,7 +264,7 @@ impl<T: Transport> Work<'_, T> {
             // The account was looked at before: no earlier attempt has done it.
             .map_err(|error| stopped(error, Attempt::First))?;
         let survey = self.survey().await?;
-        let is_so = |survey: &Survey| taken_over(survey, id, wish, enabled);
+        let is_so = |survey: &Survey| taken_over(survey, id, &edited, wish, enabled);
         if is_so(&survey).is_ok() {
             return Ok(());
         }
@@ -327,10 +342,53 @@ mod tests {
         serde_json::from_value(key.clone()).unwrap()
     }
 
+    fn nothing() -> Specification {
+        Specification {
+            algorithm: Algorithm::Ed25519,
+            label: String::new(),
+            scope: Scope::nothing(),
+            whitelist: Vec::new(),
+            features: Vec::new(),
+        }
+    }
+
+    fn is(key: &Value) -> Specification {
+        as_it_is(&shown(key), &nothing())
+    }
+
+    /// An edit resets what it leaves out, whether that was shown or not.
+    #[test]
+    fn what_the_exchange_does_not_show_of_a_key_is_sent_back_as_it_is_recorded() {
+        let recorded = Specification {
+            whitelist: vec!["192.0.2.9".parse().unwrap()],
+            features: vec!["restricted_block_trades".parse().unwrap()],
+            ..nothing()
+        };
+        let resent = |key: &Value| {
+            let is = as_it_is(&shown(key), &recorded);
+            let merged = merge(&is, &Change::default());
+            assert_eq!(merged.scope, shown(key).max_scope);
+            (merged.whitelist, merged.features)
+        };
+        let mut hidden = key();
+        for field in ["ip_whitelist", "enabled_features"] {
+            hidden.as_object_mut().unwrap().remove(field);
+        }
+        let as_recorded = (recorded.whitelist.clone(), recorded.features.clone());
+        assert_eq!(resent(&hidden), as_recorded);
+        hidden["ip_whitelist"] = Value::Null;
+        hidden["enabled_features"] = Value::Null;
+        assert_eq!(resent(&hidden), as_recorded);
+        hidden["ip_whitelist"] = json!([]);
+        hidden["enabled_features"] = json!([]);
+        assert_eq!(resent(&hidden), (Vec::new(), Vec::new()));
+    }
+
     #[test]
     fn a_whitelist_that_is_left_alone_is_sent_back_as_it_came() {
-        let merged = |change: &Change| merge(&shown(&key()), change, Algorithm::Ed25519).whitelist;
-        assert_eq!(merged(&Change::default()), shown(&key()).ip_whitelist);
+        let merged = |change: &Change| merge(&is(&key()), change).whitelist;
+        let shown = shown(&key()).ip_whitelist.unwrap();
+        assert_eq!(merged(&Change::default()), shown);
         let other = Change {
             remove: vec!["192.0.2.3".parse().unwrap()],
             ..Change::default()
@@ -343,10 +401,12 @@ mod tests {
 
     #[test]
     fn each_setting_that_was_not_taken_over_is_noticed() {
-        let wish = merge(&shown(&key()), &Change::default(), Algorithm::Ed25519);
+        let wish = is(&key());
+        let mut unshown = key();
+        unshown["ip_whitelist"] = Value::Null;
         let differs = |key: &Value| {
             let survey = Survey(vec![shown(key)]);
-            taken_over(&survey, KeyId(7), &wish, true).is_err()
+            taken_over(&survey, KeyId(7), &shown(&unshown), &wish, true).is_err()
         };
         assert!(!differs(&key()));
         for (field, value) in [

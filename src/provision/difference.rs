@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::{
-    exchange::{ApiKey, Feature, Network, Whitelisted},
+    exchange::{Feature, Network, Whitelisted},
     key::Algorithm,
     store::{Registration, Specification},
 };
@@ -87,15 +87,8 @@ pub fn differences(
 }
 
 /// Returns how a key at the exchange is not what it is to be.
-pub fn differences_of(key: &ApiKey, wish: &Specification) -> Vec<Difference> {
-    let is = Specification {
-        algorithm: wish.algorithm,
-        label: key.name.clone(),
-        scope: key.max_scope.clone(),
-        whitelist: key.ip_whitelist.clone(),
-        features: key.enabled_features.clone(),
-    };
-    unequal(settings(&is, wish))
+pub fn differences_of(is: &Specification, wish: &Specification) -> Vec<Difference> {
+    unequal(settings(is, wish))
 }
 
 type Pair = (&'static str, Content, Content);

@@ -1,9 +1,9 @@
 //! What the exchange shows of a key: looked for in the account, held against what was sent.
 
-use super::{Event, Survey, Work};
+use super::{Content, Event, Survey, Work};
 use crate::{
     Error,
-    exchange::{self, ApiKey, ClientId, Credential, ListApiKeys, Scope, Transport},
+    exchange::{ApiKey, ClientId, Credential, Feature, ListApiKeys, Scope, Transport, Whitelisted},
     key::{Algorithm, PublicKey},
     store::{Intent, Issued, Specification},
 };
@@ -104,13 +104,8 @@ impl<T: Transport> Work<'_, T> {
                 granted: key.max_scope.clone(),
             });
         }
-        let features = |list: &[exchange::Feature]| {
-            let mut words: Vec<String> = list.iter().map(ToString::to_string).collect();
-            words.sort_unstable();
-            words
-        };
         // A feature can be a restriction.
-        if key.features_shown && features(&key.enabled_features) != features(&spec.features) {
+        if !shows_features(key, &spec.features) {
             return Err(Error::SettingDiffers { what: "features" });
         }
         if key.name != spec.label {
@@ -122,6 +117,32 @@ impl<T: Transport> Work<'_, T> {
             fingerprint_verified,
         })
     }
+}
+
+/// Returns what a key is at the exchange: what it shows, and of what it does not what is recorded.
+///
+/// What is not shown is no less there, and whatever an edit leaves out is reset.
+pub fn as_it_is(key: &ApiKey, recorded: &Specification) -> Specification {
+    let (addresses, features) = (key.ip_whitelist.as_ref(), key.enabled_features.as_ref());
+    Specification {
+        algorithm: recorded.algorithm,
+        label: key.name.clone(),
+        scope: key.max_scope.clone(),
+        whitelist: addresses.unwrap_or(&recorded.whitelist).clone(),
+        features: features.unwrap_or(&recorded.features).clone(),
+    }
+}
+
+/// Tells whether a key shows these addresses and no others; that there are none need not be shown.
+pub(super) fn shows_whitelist(key: &ApiKey, addresses: &[Whitelisted]) -> bool {
+    let shown = key.ip_whitelist.as_deref().unwrap_or_default();
+    Content::whitelist(shown) == Content::whitelist(addresses)
+}
+
+/// Tells whether a key has these features and no others, as far as it shows any.
+pub(super) fn shows_features(key: &ApiKey, features: &[Feature]) -> bool {
+    let same = |shown: &[Feature]| Content::features(shown) == Content::features(features);
+    key.enabled_features.as_deref().is_none_or(same)
 }
 
 /// Returns the account's key that is ours.

@@ -1,7 +1,9 @@
 //! Registering a key: persist, create, prove, and only then give it its rights.
 
 use super::{
-    Event, Outcomes, Proven, Work, prove, sorted, strike_out,
+    Event, Outcomes, Proven, Work,
+    inspect::shows_whitelist,
+    prove, strike_out,
     verdict::{is_final, says_nothing, unfinished, was_not_carried_out},
 };
 use crate::{
@@ -97,7 +99,7 @@ impl<T: Transport> Work<'_, T> {
                 let key = self.create(intent, &public, &first_scope).await?;
                 let issued = self.inspect(&key, &public, &intent.spec, &first_scope)?;
                 // None was sent, and what is recorded must be what is there.
-                if !key.ip_whitelist.is_empty() {
+                if !shows_whitelist(&key, &[]) {
                     return Err(Error::SettingDiffers { what: "whitelist" });
                 }
                 (self.tell)(Event::Registered(&key));
@@ -240,19 +242,22 @@ impl<T: Transport> Work<'_, T> {
             result => result?,
         };
         self.inspect(&edited, public, spec, &spec.scope)?;
-        if sorted(&edited.ip_whitelist) != sorted(&spec.whitelist) {
+        if !shows_whitelist(&edited, &spec.whitelist) {
             return Err(Error::SettingDiffers { what: "whitelist" });
         }
         (self.tell)(Event::Granted(&spec.scope, &spec.whitelist));
         Ok(())
     }
 
-    /// Tells whether a generation is recorded as disabled.
+    /// Tells whether a generation is recorded as disabled, or is gone.
     pub(super) fn is_disabled(
         &self,
         name: &KeyName,
         generation: Generation,
     ) -> Result<bool, Error> {
+        if !self.store.generations(name)?.contains(&generation) {
+            return Ok(true);
+        }
         let record = self.store.record_of(name, generation)?;
         Ok(record.registration.is_some_and(|known| !known.enabled))
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Event, Operator, Outcomes, Work, strike_out, verdict::unfinished};
+use super::{Event, Operator, Outcomes, Work, as_it_is, strike_out, verdict::unfinished};
 use crate::{
     Error,
     exchange::{ClientId, Scope, Transport, Whitelisted},
@@ -111,12 +111,14 @@ impl<'a, T: Transport> Work<'a, T> {
             let mut held = succession.clone();
             held.until = Some(after((self.now)(), succession.grace));
             intent.succession = Some(held);
+            // Before that is written down: what waits for its grace to end looks no further, and a
+            // generation that is not retired is none to go back to.
+            self.retire(&intent.name, succession.from, true)?;
             self.enter(intent, Stage::Switched)?;
             (self.tell)(Event::Switched(intent.generation));
         }
         let until = intent.succession.as_ref().and_then(|s| s.until);
         if intent.stage == Stage::Switched {
-            self.retire(&intent.name, succession.from, true)?;
             if let Some(until) = until.filter(|until| (self.now)() < *until) {
                 return Ok(Rotated::Waiting(self.outcomes(intent, granted)?, until));
             }
@@ -192,7 +194,8 @@ impl<'a, T: Transport> Work<'a, T> {
         if scope.allowed().next().is_none() && intent.spec.scope.allowed().next().is_some() {
             return Err(unusable("left without any right"));
         }
-        self.prove_as(&issued.client_id, signer, &scope, &key.ip_whitelist)
+        let whitelist = as_it_is(key, &intent.spec).whitelist;
+        self.prove_as(&issued.client_id, signer, &scope, &whitelist)
             .await
     }
 

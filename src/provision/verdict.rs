@@ -30,6 +30,7 @@ pub(super) fn says_nothing(error: &Error) -> bool {
 pub(super) fn was_not_carried_out(error: &Error) -> bool {
     use exchange::Error as E;
     match error {
+        Error::Exchange(E::Refused(refusal)) if refusal.leaves_doubt() => false,
         Error::Exchange(E::Refused(refusal)) => matches!(
             refusal.kind(),
             Kind::Transient | Kind::RateLimit | Kind::SecondFactor | Kind::SecondFactorLocked

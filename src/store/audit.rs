@@ -6,7 +6,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     time::UNIX_EPOCH,
 };
 
@@ -91,35 +91,32 @@ pub struct Link {
 }
 
 impl Store {
-    /// Returns the log, line by line.
+    /// Shows the log, line by line: an agent that is busy writes gigabytes of it.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn audit_log(&self) -> Result<Vec<Link>, Error> {
+    pub fn audit_log(&self, mut each: impl FnMut(Link)) -> Result<(), Error> {
         let path = self.root().join("audit.jsonl");
         if !path.exists() {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let mut file = files::open_ours(&path, OpenOptions::new().read(true).append(true))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(files::at(&path))?;
+        let file = files::open_ours(&path, OpenOptions::new().read(true).append(true))?;
         let mut prev = GENESIS.to_owned();
-        let lines = bytes
-            .split(|b| *b == b'\n')
-            .enumerate()
-            .filter(|(_, line)| !line.is_empty());
-        Ok(lines
-            .map(|(at, line)| {
-                let entry: Option<Chained> = serde_json::from_slice(line).ok();
-                let holds = entry.is_some_and(|entry| entry.prev == prev);
-                prev = digest(line);
-                Link {
-                    number: at + 1,
-                    text: String::from_utf8_lossy(line).into_owned(),
-                    holds,
-                }
-            })
-            .collect())
+        for (at, line) in BufReader::new(file).split(b'\n').enumerate() {
+            let line = line.map_err(files::at(&path))?;
+            if line.is_empty() {
+                continue;
+            }
+            let entry: Option<Chained> = serde_json::from_slice(&line).ok();
+            let holds = entry.is_some_and(|entry| entry.prev == prev);
+            prev = digest(&line);
+            each(Link {
+                number: at + 1,
+                text: String::from_utf8_lossy(&line).into_owned(),
+                holds,
+            });
+        }
+        Ok(())
     }
 
     /// Finds out whether the log can be written, before anything is done that belongs into it.
@@ -169,7 +166,12 @@ impl Store {
             // A half of it would break the chain, and all of it would come twice.
             let _ = file.set_len(length);
         }
-        written.map_err(&failed)
+        written.map_err(&failed)?;
+        // The first line makes the file.
+        if length == 0 {
+            files::sync_parent(&path)?;
+        }
+        Ok(())
     }
 }
 
@@ -243,9 +245,15 @@ mod tests {
             };
             store.audit(entry).unwrap();
         }
-        let log = store.audit_log().unwrap();
+        let log = log_of(&store);
         assert_eq!(log.len(), 4);
         assert!(log.iter().all(|link| link.holds), "{log:?}");
+    }
+
+    fn log_of(store: &Store) -> Vec<Link> {
+        let mut log = Vec::new();
+        store.audit_log(|link| log.push(link)).unwrap();
+        log
     }
 
     #[test]
@@ -268,7 +276,7 @@ mod tests {
             entry(1000, "done", &one),
         ];
         store.audit_all(entries).unwrap();
-        let log = store.audit_log().unwrap();
+        let log = log_of(&store);
         assert!(log.iter().all(|link| link.holds), "{log:#?}");
         let said = |link: &Link| {
             let line: Value = serde_json::from_str(&link.text).unwrap();

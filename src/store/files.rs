@@ -1,7 +1,7 @@
 //! Files that are never half there, never wider than their owner, and never somebody else's.
 //!
 //! A file is born 0600 under a name of its own, written, fsynced, read back, renamed, and its
-//! directory fsynced. Nothing is ever opened through a link.
+//! directory fsynced. Nothing of the keystore is opened through a link.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -209,13 +209,18 @@ pub(super) fn new_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
 }
 
-/// Makes a directory 0700, or checks the one that is there.
-pub(super) fn ensure_dir(path: &Path) -> Result<(), Error> {
+/// Makes a directory 0700 that lasts, unless there is one.
+pub(super) fn make_dir(path: &Path) -> Result<(), Error> {
     match new_dir(path) {
         Ok(()) => sync_parent(path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(at(path)(error)),
-    }?;
+    }
+}
+
+/// Makes a directory 0700, or checks the one that is there.
+pub(super) fn ensure_dir(path: &Path) -> Result<(), Error> {
+    make_dir(path)?;
     check_dir(path)
 }
 

@@ -429,7 +429,11 @@ fn a_local_key_of_that_name_is_not_provisioned_over() {
 #[test]
 fn rights_to_withdraw_or_to_manage_keys_need_a_yes() {
     let bench = Bench::new();
-    for scope in ["wallet:read_write", "account:read_write"] {
+    for scope in [
+        "wallet:read_write",
+        "account:read_write",
+        "custody:read_write",
+    ] {
         let args = ["provision", "bot", "--scope", scope, "--json"];
         one_failure(&bench.managed(&args), 8);
         assert!(bench.admin().keys().is_empty());

@@ -47,6 +47,7 @@ mod rotation;
 mod round_trips;
 mod scene;
 mod second_factor;
+mod second_look;
 mod six_operations;
 mod ssh_agent;
 mod store_files;

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::atomic::Ordering,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
@@ -26,6 +26,9 @@ use crate::{
 const SCHEME: &str = "deri-hmac-sha256";
 /// The longest token that fits into an answer with room to spare.
 const LONGEST_TOKEN: usize = 8 * 1024;
+
+/// The last second of 9999, after 1970: what RFC 3339 can write.
+const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
 impl Agent {
     pub(super) fn auth(
@@ -115,6 +118,8 @@ impl Agent {
             return Err(Denial::new(Code::Internal, "there is no token"));
         };
         let ends = SystemTime::now() + left.min(Duration::from_secs(u64::from(u32::MAX)));
+        // Of a clock that is out of all bounds the nearest moment that can be written.
+        let ends = ends.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND);
         wire::write_done(
             out,
             TokenAnswer {

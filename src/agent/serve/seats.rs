@@ -29,6 +29,11 @@ use super::{
 };
 use crate::agent::desk::Agent;
 
+/// What the threads are called that attend to callers.
+pub const CONNECTIONS: &str = "connections";
+/// What a thread is called that waits for another program, for one caller.
+pub const WAIT: &str = "wait";
+
 /// More of them would only queue for the processors.
 const MOST_THREADS: usize = 16;
 /// How many callers a thread takes on at once: few, as they wait for one another.
@@ -99,7 +104,7 @@ impl Seats {
             let (seats, agent) = (Arc::clone(self), Arc::clone(agent));
             let work = move || seats.work(&agent);
             thread::Builder::new()
-                .name("connections".into())
+                .name(CONNECTIONS.into())
                 .spawn(work)?;
         }
         Ok(())
@@ -217,7 +222,7 @@ impl Seats {
             }
         };
         if thread::Builder::new()
-            .name("wait".into())
+            .name(WAIT.into())
             .spawn(wait)
             .is_err()
         {

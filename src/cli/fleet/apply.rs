@@ -200,7 +200,7 @@ fn record(context: &Context, row: &Row<'_>, key: &ApiKey, local: &Local) -> Resu
     let Some(record) = &local.record else {
         return Ok(());
     };
-    let mut seen = manage::as_it_is_there(record, key);
+    let mut seen = manage::as_seen(record, key);
     if let (Some(known), Some(enabled)) = (&mut seen.registration, key.enabled) {
         known.enabled = enabled;
     }

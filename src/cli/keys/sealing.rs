@@ -8,11 +8,12 @@ use std::{
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{audit, purge, seal, unusable_here};
+use super::{purge, seal, unusable_here, write_down};
 use crate::{
     cli::{
         answer,
         args::{Export, Passwd},
+        audit,
         context::{Context, now, wants_plain},
         failure::Failure,
         report, signers,
@@ -44,7 +45,7 @@ pub(in crate::cli) fn passwd(context: &Context, args: &Passwd) -> Result<(), Fai
     drop((key, passphrase));
     let grave = context.store.reseal(&name, &pem, now())?;
     drop(pem);
-    audit(context, "passwd", &name, record.fingerprint)?;
+    write_down(context, "passwd", &name, record.fingerprint).map_err(audit::unwritten)?;
     context.output.remark(format!(
         "the file under the old passphrase is kept in {}; to purge it: {}",
         grave.display(),
@@ -88,11 +89,16 @@ pub(in crate::cli) fn export(context: &Context, args: &Export) -> Result<(), Fai
                 .hint("add --new-passphrase-file, or --no-passphrase and --insecure together"),
         );
     };
+    if let Some(path) = args.out.as_deref().filter(|path| path.to_str().is_none()) {
+        // It stands in the answer, which is JSON.
+        return Err(Failure::usage(format!("{} is not UTF-8", path.display()))
+            .hint("choose a file whose name is text; nothing was written"));
+    }
     if context.global.dry_run {
         let how = if plain { "in clear" } else { "sealed" };
         return answer::plan(context, &[format!("would export {name} {how}")]);
     }
-    audit(context, "export", &name, record.fingerprint)?;
+    write_down(context, "export", &name, record.fingerprint)?;
     match &args.out {
         None => report::write_out(&pem),
         Some(path) => {

@@ -11,6 +11,7 @@ use crate::{
         args::{FingerprintOf, Hash, Which},
         context::Context,
         failure::Failure,
+        inputs::or_stdin,
     },
     key::{self, KeyName, PrivateKey, PublicKey},
     store::{self, Record, Trust},
@@ -73,8 +74,8 @@ pub(in crate::cli) fn public_of(context: &Context, args: &Which) -> Result<Publi
         Target::Key(name) => return Ok(context.store.public(&name)?),
         Target::File(path) => path,
     };
-    let stdin = Path::new("/dev/stdin");
-    let path = if path == Path::new("-") { stdin } else { path };
+    let is_stdin = path == Path::new("-");
+    let path = or_stdin(path);
     let bytes = store::read(path, key::MAX_INPUT, Trust::Public)?;
     let failed = |error| unusable_here(path, error);
     match PublicKey::read(&bytes) {
@@ -82,7 +83,7 @@ pub(in crate::cli) fn public_of(context: &Context, args: &Which) -> Result<Publi
         result => return result.map_err(failed),
     }
     // A private file that others can read is said to be one before it is used.
-    if path != stdin {
+    if !is_stdin {
         store::read(path, key::MAX_INPUT, Trust::Private)?;
     }
     let key = if PrivateKey::is_sealed(&bytes).map_err(failed)? {

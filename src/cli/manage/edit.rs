@@ -17,7 +17,7 @@ use crate::{
     },
     exchange::{ApiKey, Setting},
     key::KeyName,
-    provision::{self, Change, differences_of},
+    provision::{self, Change, as_it_is, differences_of},
     store::{Operation, Record, Specification},
 };
 
@@ -40,8 +40,9 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
         let key = find(&survey, known)?;
         refuse_foreign(context, &name, key)?;
         refuse_to_garble(&name, key, &change)?;
-        let wish = provision::merge(key, &change, record.algorithm);
-        let differences = differences_of(key, &wish);
+        let is = as_it_is(key, &known.specification(record.algorithm));
+        let wish = provision::merge(&is, &change);
+        let differences = differences_of(&is, &wish);
         for line in &differences {
             context.output.remark(line.to_string());
         }
@@ -52,7 +53,7 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
                 .collect();
             if !context.global.dry_run {
                 // It is so already, which need not be what is recorded.
-                let seen = as_it_is_there(&record, key);
+                let seen = as_seen(&record, key);
                 if seen != record {
                     let generation = context.store.current(&name)?;
                     context.store.write_record(&name, generation, &seen)?;
@@ -73,7 +74,7 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
             context.output.result(&value, text)?;
             return Ok(None);
         }
-        confirm_widening(context, &name, key, &wish)?;
+        confirm_widening(context, &name, &is, &wish)?;
         let narrows = key.max_scope.manages_keys() && !wish.scope.manages_keys();
         if narrows && !args.lock_out.i_will_lock_myself_out {
             refuse_lock_out(&survey, key, work.desk.operator().client_id())?;
@@ -134,6 +135,7 @@ pub(in crate::cli) fn refuse_to_garble(
 ) -> Result<(), Failure> {
     for setting in &key.tamed {
         let (what, flag, is_replaced) = match setting {
+            Setting::Scope => ("scope", "--scope", change.scope.is_some()),
             Setting::Label => ("label", "--label", change.label.is_some()),
             Setting::Whitelist => ("whitelist", "--ip", change.whitelist.is_some()),
             Setting::Features => ("features", "--feature", change.features.is_some()),
@@ -154,17 +156,14 @@ pub(in crate::cli) fn refuse_to_garble(
 fn confirm_widening(
     context: &Context,
     name: &KeyName,
-    key: &ApiKey,
+    is: &Specification,
     wish: &Specification,
 ) -> Result<(), Failure> {
     let mut reasons = Vec::new();
-    if !wish.scope.is_within(&key.max_scope) {
-        reasons.push(format!(
-            "get more rights: {} -> {}",
-            key.max_scope, wish.scope
-        ));
+    if !wish.scope.is_within(&is.scope) {
+        reasons.push(format!("get more rights: {} -> {}", is.scope, wish.scope));
     }
-    if wish.whitelist.is_empty() && !key.ip_whitelist.is_empty() {
+    if wish.whitelist.is_empty() && !is.whitelist.is_empty() {
         reasons.push("be usable from any address".into());
     }
     if reasons.is_empty() {
@@ -177,16 +176,15 @@ fn confirm_widening(
 }
 
 /// Returns a record with what the exchange has in the place of what was recorded.
-pub(in crate::cli) fn as_it_is_there(record: &Record, key: &ApiKey) -> Record {
+pub(in crate::cli) fn as_seen(record: &Record, key: &ApiKey) -> Record {
     let mut seen = record.clone();
     if let Some(known) = &mut seen.registration {
+        let is = as_it_is(key, &known.specification(record.algorithm));
         known.key_id = Some(key.id);
-        known.label.clone_from(&key.name);
-        known.scope = key.max_scope.clone();
-        known.whitelist.clone_from(&key.ip_whitelist);
-        if key.features_shown {
-            known.features.clone_from(&key.enabled_features);
-        }
+        known.label = is.label;
+        known.scope = is.scope;
+        known.whitelist = is.whitelist;
+        known.features = is.features;
     }
     seen
 }

@@ -92,14 +92,19 @@ pub(in crate::cli) async fn set_there(
     operation: Operation,
     name: Option<KeyName>,
 ) -> Result<(), Failure> {
-    work.set(key.id, &key.client_id, operation).await?;
-    if let Err(failure) = note(context, network, key, operation == Operation::Enable) {
+    let done = work.set(key.id, &key.client_id, operation).await;
+    let done = done.map_err(Failure::from);
+    if done.is_ok()
+        && let Err(failure) = note(context, network, key, operation == Operation::Enable)
+    {
         context.output.remark(failure.message());
     }
-    let mut entry = Entry::new(now(), operation.as_str(), "done");
+    let outcome = done.as_ref().map_or_else(Failure::kind, |()| "done");
+    let mut entry = Entry::new(now(), operation.as_str(), outcome);
     let place = format!("{network} {}", key.client_id);
     entry.key = name.as_ref();
     entry.network = Some(&place);
     let audited = context.store.audit(entry).map_err(Failure::from);
+    done?;
     audited.map_err(|failure| failure.about(DONE_UNWRITTEN))
 }

@@ -25,9 +25,7 @@ pub(in crate::cli) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failu
     let name: KeyName = args.name.name.parse()?;
     let network = context.network()?;
     let named: Option<ClientId> = args.client_id.as_deref().map(str::parse).transpose()?;
-    signers::enrol(context, &name, &args.held)?;
-    let record = context.store.record(&name)?;
-    let public = context.store.public(&name)?;
+    let (public, record) = signers::enrol(context, &name, &args.held)?;
     let client_id = match named {
         Some(id) => id,
         None => match paste(context, &name, &network, &public)? {

@@ -71,8 +71,12 @@ pub(in crate::cli) fn addresses(
 }
 
 /// Rights with which a thief needs no second step.
-const POWERS: [(Area, &str); 2] = [
+const POWERS: [(Area, &str); 3] = [
     (Area::Wallet, "wallet:read_write lets the key withdraw"),
+    (
+        Area::Custody,
+        "custody:read_write lets the key move funds in custody",
+    ),
     (
         Area::Account,
         "account:read_write lets the key manage keys, its own rights among them",

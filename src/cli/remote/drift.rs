@@ -88,7 +88,7 @@ pub(super) fn drift(key: &ApiKey, local: &Local) -> Differences {
     let differs = key.enabled.is_some_and(|enabled| enabled != known.enabled);
     let (from, to) = (&key.client_id, &known.client_id);
     Differences {
-        settings: provision::differences_of(key, &recorded)
+        settings: provision::differences_of(&provision::as_it_is(key, &recorded), &recorded)
             .iter()
             .map(ToString::to_string)
             .collect(),

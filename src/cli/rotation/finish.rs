@@ -17,6 +17,7 @@ use crate::{
         manage::{self, edit},
         memory, registry,
     },
+    fleet::KEYS_OF_AN_ACCOUNT,
     key::KeyName,
     provision::{self, Rotated},
     store::{Intent, Issued, Operation, Stage},
@@ -89,7 +90,7 @@ async fn carry_out(
             "restore it from a backup or from HOME/trash, or give this up with \"derikey resume {name} --abandon\""
         )));
     }
-    let new = if there || sealing.plain.no_passphrase {
+    let new = if there {
         None
     } else {
         context.new_passphrase(&name, passphrase, &sealing.plain, Some(&network))?
@@ -188,10 +189,15 @@ async fn as_it_is_there(
                 .hint("nothing was changed; is the administrator of the same account?"),
         );
     };
+    if key.enabled == Some(false) {
+        let name = &intent.name;
+        let why = format!("{name} is disabled, and the new key in its place would not be");
+        context.confirm(&why, name.as_str())?;
+    }
     let change = provision::Change::default();
     edit::refuse_to_garble(&intent.name, key, &change)?;
-    let mut there = provision::merge(key, &change, intent.spec.algorithm);
-    for line in provision::differences_of(key, &intent.spec) {
+    let mut there = provision::as_it_is(key, &intent.spec);
+    for line in provision::differences_of(&there, &intent.spec) {
         context.output.remark(format!(
             "what the exchange has is kept, not what is recorded here: {line}"
         ));
@@ -213,7 +219,7 @@ async fn as_it_is_there(
         ));
         there.label = intent.name.to_string();
     }
-    let full = survey.0.len() >= KEYS_PER_ACCOUNT;
+    let full = survey.0.len() >= KEYS_OF_AN_ACCOUNT;
     let from = old.from;
     intent.spec = there;
     if full {
@@ -221,6 +227,3 @@ async fn as_it_is_there(
     }
     Ok(())
 }
-
-/// An account holds no more (Deribit, "Creating new API key").
-const KEYS_PER_ACCOUNT: usize = 8;

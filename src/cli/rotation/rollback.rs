@@ -40,7 +40,9 @@ pub(in crate::cli) fn rollback(context: &Context, args: &Rollback) -> Result<(),
         past_taking_back(context, pending, &args.sealing, &args.admin)?
     };
     let intent = match pending {
-        Some(intent) if intent.operation == Operation::Rollback => with_hook(intent, &hook),
+        Some(intent) if intent.operation == Operation::Rollback => {
+            with_hook(intent, &hook, &args.hook)
+        }
         pending => back(context, &name, hook, &args.hook, pending)?,
     };
     if context.global.dry_run {

@@ -1,0 +1,287 @@
+//! What is done is not undone by what comes after it: a resume, a second try, an edit of something
+//! else, a disk that is full at the very end.
+
+use std::{fs, sync::Arc};
+
+use serde_json::{Value, json};
+
+use super::{
+    kills::can_trace,
+    manage::{Bench, SCOPE},
+    meddler::{Call, Meddler},
+    store_files::under,
+    support::{Home, Run, join},
+};
+
+const PLAIN: [&str; 2] = ["--no-passphrase", "--insecure"];
+
+/// Runs a command with system calls failing as strace says.
+fn failing(bench: &Bench, inject: &str, args: &[&str]) -> Run {
+    let inject = format!("inject={inject}");
+    let calls = inject[7..].split(':').next().unwrap();
+    let trace = format!("trace={calls}");
+    let strace = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        &trace,
+        "-e",
+        &inject,
+    ];
+    let args = join(&[&["--json"], args]);
+    Run::of(under(&strace, &bench.home.command(&args)).output().unwrap())
+}
+
+fn message(run: &Run, code: i32) -> String {
+    run.error(code)["message"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_resumed_rotation_writes_no_key_in_clear_at_one_word() {
+    if !can_trace() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.trader("one");
+    // The journal has it, and the new key finds no place.
+    let stopped = failing(
+        &bench,
+        "renameat2:error=EIO:when=1",
+        &join(&[&["rotate", "one"], &PLAIN, &bench.server.admin()]),
+    );
+    assert_ne!(stopped.code, Some(0), "{stopped:#?}");
+    assert_eq!(bench.pending().as_array().unwrap().len(), 1, "{stopped:#?}");
+    let resumed = bench.run(&["resume", "one", "--no-passphrase"]);
+    assert!(message(&resumed, 2).contains("--insecure"), "{resumed:#?}");
+    assert!(!bench.home.store().join("keys/one/2").exists());
+    bench.run(&join(&[&["resume", "one"], &PLAIN])).json();
+    assert!(bench.home.store().join("keys/one/2/private.pem").exists());
+}
+
+/// An edit resets what it leaves out, and the list need not show all there is.
+#[test]
+fn what_the_list_does_not_show_outlasts_an_edit_and_a_rotation() {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    let feature = ["--feature", "restricted_block_trades"];
+    let ip = ["--ip", "127.0.0.1"];
+    bench.provision("one", &join(&[&["--scope", SCOPE], &ip, &feature]));
+    let hides = |call: &mut Call| {
+        call.retell(|keys| {
+            for key in keys.as_array_mut().unwrap() {
+                let key = key.as_object_mut().unwrap();
+                key.remove("ip_whitelist");
+                key.remove("enabled_features");
+            }
+        })
+    };
+    meddler.strike("private/list_api_keys", Arc::new(hides));
+    let sent = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let told = Arc::clone(&sent);
+    let listens = move |call: &mut Call| {
+        told.lock().unwrap().push(call.body["params"].clone());
+        call.retell(|_| {})
+    };
+    meddler.strike("private/edit_api_key", Arc::new(listens));
+    bench.run(&["edit", "one", "--label", "other"]).json();
+    bench.run(&join(&[&["rotate", "one"], &PLAIN])).json();
+    let sent: Vec<Value> = sent.lock().unwrap().clone();
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    for edit in sent {
+        assert_eq!(edit["ip_whitelist"], json!(["127.0.0.1"]), "{edit}");
+        assert_eq!(
+            edit["enabled_features"],
+            json!(["restricted_block_trades"]),
+            "{edit}"
+        );
+    }
+}
+
+/// `internal_server_error` and `timed_out` do not say that nothing was done.
+#[test]
+fn a_key_that_was_made_before_the_exchange_broke_off_is_found_and_not_made_again() {
+    for code in [11094, 13888] {
+        let mut bench = Bench::new();
+        let meddler = Meddler::before(&mut bench.server);
+        let breaks_off = move |call: &mut Call| {
+            call.carry_out()?;
+            call.refuse(code)
+        };
+        meddler.strike("private/create_api_key", Arc::new(breaks_off));
+        bench.trader("one");
+        let keys = bench.admin().keys();
+        let ours = keys.iter().filter(|key| key["public_key"].is_string());
+        assert_eq!(ours.count(), 1, "{code}: {keys:?}");
+        assert_eq!(meddler.struck(), 1, "{code}");
+    }
+}
+
+#[test]
+fn wherever_a_rotation_is_killed_there_is_a_way_back_in_its_grace() {
+    if !can_trace() {
+        return;
+    }
+    let mut switched = 0;
+    for nth in 1.. {
+        let bench = Bench::new();
+        bench.trader("one");
+        let kill = format!("rename:signal=KILL:when={nth}");
+        let run = failing(
+            &bench,
+            &kill,
+            &join(&[
+                &["rotate", "one", "--grace", "24h"],
+                &PLAIN,
+                &bench.server.admin(),
+            ]),
+        );
+        bench.run(&join(&[&["resume"], &PLAIN])).json();
+        let link = fs::read_link(bench.home.store().join("keys/one/current")).unwrap();
+        // The first is that of the journal: what is not in there was never begun.
+        if nth == 1 && link.to_str() == Some("1") {
+            continue;
+        }
+        assert_eq!(link.to_str(), Some("2"), "{nth}: {run:#?}");
+        let back = bench.run(&join(&[&["rollback", "one"], &PLAIN]));
+        assert_eq!(back.json()["generation"], 1, "{nth}: {back:#?}");
+        switched += 1;
+        if run.code == Some(0) {
+            break;
+        }
+    }
+    assert!(switched > 5, "only {switched} points");
+}
+
+#[test]
+fn a_key_that_was_disabled_gets_no_successor_that_is_not() {
+    let bench = Bench::new();
+    bench.trader("one");
+    bench.trader("two");
+    bench.run(&["disable", "one"]).json();
+    let rotated = bench.run(&join(&[&["rotate", "--all"], &PLAIN])).json();
+    let names: Vec<&Value> = rotated["rotated"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| &key["name"])
+        .collect();
+    assert_eq!(names, ["two"], "{rotated}");
+    let refused = bench.run(&join(&[&["rotate", "one", "--no-input"], &PLAIN]));
+    assert!(
+        message(&refused, 8).contains("one is disabled"),
+        "{refused:#?}"
+    );
+    assert!(!bench.home.store().join("keys/one/2").exists());
+    bench
+        .run(&join(&[&["rotate", "one", "--yes"], &PLAIN]))
+        .json();
+}
+
+#[test]
+fn what_is_done_and_not_written_down_is_said_to_be_done() {
+    if !can_trace() {
+        return;
+    }
+    let bench = Bench::new();
+    let full = "fdatasync:error=ENOSPC";
+    let made = failing(
+        &bench,
+        full,
+        &join(&[
+            &["provision", "one", "--scope", SCOPE],
+            &PLAIN,
+            &bench.server.admin(),
+        ]),
+    );
+    let said = message(&made, 1);
+    assert!(said.contains("it is done"), "{said}");
+    assert_eq!(bench.show("one")["state"], "active");
+    let made = failing(&bench, full, &join(&[&["generate", "two"], &PLAIN]));
+    assert!(message(&made, 1).contains("it is done"), "{made:#?}");
+    assert_eq!(bench.show("two")["name"], "two");
+    // An export is written down first, and then not made.
+    let out = bench.home.path("out.pem");
+    let export = [
+        "export",
+        "two",
+        "--no-passphrase",
+        "--insecure",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let stopped = failing(&bench, full, &export);
+    assert!(!message(&stopped, 1).contains("it is done"), "{stopped:#?}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_key_that_could_not_be_disabled_by_its_id_is_in_the_log() {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    let key = bench.trader("one");
+    meddler.strike(
+        "private/disable_api_key",
+        Arc::new(|call: &mut Call| call.refuse(13021)),
+    );
+    let target = format!("id:{}", key["key_id"]);
+    bench.run(&["disable", &target]).error(4);
+    let log = bench.home.run(&["--json", "audit"]).json();
+    let last = log["entries"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(last["action"], "disable", "{last}");
+    assert_ne!(last["outcome"], "done", "{last}");
+}
+
+#[test]
+fn a_key_whose_record_is_damaged_is_not_put_away_without_a_question() {
+    let home = Home::new();
+    home.run(&join(&[&["generate", "one"], &PLAIN])).ok();
+    let record = home.store().join("keys/one/1/key.toml");
+    fs::write(record, "version = 1\nstate = ").unwrap();
+    let refused = home.run(&["--json", "delete", "one"]);
+    assert!(
+        message(&refused, 8).contains("may be registered"),
+        "{refused:#?}"
+    );
+    assert!(home.store().join("keys/one").exists());
+    home.run(&["--json", "--yes", "delete", "one"]).ok();
+}
+
+#[test]
+fn rights_that_are_not_understood_are_not_sent_back_as_others() {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    bench.trader("one");
+    let new_level = |call: &mut Call| {
+        call.retell(|keys| {
+            for key in keys.as_array_mut().unwrap() {
+                key["max_scope"] = json!("trade:read wallet:admin");
+            }
+        })
+    };
+    meddler.strike("private/list_api_keys", Arc::new(new_level));
+    for args in [
+        &["edit", "one", "--label", "other", "--yes"][..],
+        &["rotate", "one", "--yes", PLAIN[0], PLAIN[1]],
+    ] {
+        let refused = bench.run(args);
+        assert!(
+            message(&refused, 8).contains("the scope of one"),
+            "{refused:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_name_that_is_no_text_is_refused_before_a_key_is_exported() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let home = Home::new();
+    home.run(&join(&[&["generate", "one"], &PLAIN])).ok();
+    let out = home.path("").join(OsStr::from_bytes(b"\xff.pem"));
+    let mut export = home.command(&join(&[&["--json", "export", "one"], &PLAIN, &["--out"]]));
+    let run = Run::of(export.arg(&out).output().unwrap());
+    assert!(message(&run, 2).contains("not UTF-8"), "{run:#?}");
+    assert!(!out.exists());
+}
