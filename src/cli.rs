@@ -3,7 +3,10 @@
 use std::{mem::ManuallyDrop, process::ExitCode};
 
 use clap::error::ErrorKind;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::{
+    fs::Mode,
+    process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask},
+};
 
 mod answer;
 mod args;
@@ -88,6 +91,9 @@ fn harden() {
         maximum: Some(0),
     };
     let _ = setrlimit(Resource::Core, none);
+    // What would be hidden from its own owner could never be opened again.
+    let before = umask(Mode::RWXU.complement());
+    let _ = umask(before.difference(Mode::RWXU));
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {

@@ -215,7 +215,17 @@ impl<T: Transport> Exchange<T> {
             if !challenge.takes_a_code() {
                 return Err(Error::HardwareKeyOnly { method: M::NAME });
             }
-            let code = second.code(&challenge)?;
+            let code = match second.code(&challenge) {
+                // What was wrong with the code before says more than that there is no other.
+                Err(Error::NoSecondFactor { .. }) if left + 1 < ATTEMPTS => {
+                    return Err(Error::SecondFactorRefused {
+                        method: M::NAME,
+                        attempts: ATTEMPTS - left - 1,
+                        reason,
+                    });
+                }
+                code => code?,
+            };
             let answered = rpc::Answered {
                 method,
                 authorization_data: code.expose(),

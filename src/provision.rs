@@ -39,6 +39,7 @@ pub use inspect::as_it_is;
 pub use look::Survey;
 pub use rotate::{Hook, LONGEST_GRACE, Rotated};
 pub use sweep::Swept;
+pub use verdict::unfinished;
 
 /// What happened, for whoever tells the user.
 #[derive(Debug)]
@@ -66,6 +67,8 @@ pub enum Event<'a> {
     Switched(Generation),
     /// A generation that an earlier rotation superseded is about to be removed.
     Clearing(Generation),
+    /// A superseded generation is left, as it is enabled at the exchange.
+    StillEnabled(Generation, &'a ClientId),
     /// So many keys of the account cannot be read.
     Withheld(usize),
     /// A generation that cannot be read is left as it is.

@@ -70,7 +70,7 @@ pub enum Error {
         address: SocketAddr,
     },
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address}: {source}")]
     Bind {
         /// The address asked for.
         address: SocketAddr,
@@ -78,7 +78,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The account cannot be read or written.
-    #[error("cannot use the sandbox state in {}", path.display())]
+    #[error("cannot use the sandbox state in {}: {source}", path.display())]
     State {
         /// The directory of the state.
         path: PathBuf,

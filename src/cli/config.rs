@@ -97,6 +97,12 @@ impl Config {
         // The message of the parser without its picture of the line, which could hold anything.
         let config: Self =
             toml::from_str(text).map_err(|error| broken(error.message().replace('\n', " ")))?;
+        if config
+            .timeout
+            .is_some_and(|seconds| !(1..=3600).contains(&seconds))
+        {
+            return Err(broken("timeout: from 1 to 3600 seconds".into()));
+        }
         for (name, policy) in &config.agent.keys {
             let checked = policy.check();
             checked.map_err(|error| broken(format!("agent.keys.{name}: {error}")))?;

@@ -13,6 +13,7 @@ use super::{
     second_factor::Codes,
     signers,
     stamper::SystemStamper,
+    terminal,
 };
 use crate::{
     exchange::{ClientId, Endpoint, Exchange, Https, Network},
@@ -27,6 +28,12 @@ use crate::{
 pub(super) struct Connection {
     pub(super) exchange: Exchange<Https>,
     sandbox: Option<sandbox::Sandbox>,
+}
+
+/// Returns a runtime for talking to an exchange: from now on something may be under way.
+pub(super) fn runtime_for(context: &Context) -> Result<Runtime, Failure> {
+    terminal::answer_signals(context.output.json);
+    runtime()
 }
 
 /// Returns a runtime of one thread. Built when a command needs the network, and not before.

@@ -76,7 +76,7 @@ impl Context {
     /// Returns the time that one call may take.
     pub(super) fn deadline(&self) -> Duration {
         let seconds = self.global.timeout.or(self.config.timeout).unwrap_or(30);
-        Duration::from_secs(seconds.clamp(1, 3600))
+        Duration::from_secs(seconds)
     }
 
     /// Returns the network that was typed or is set in the environment; not the configured one.
@@ -123,6 +123,18 @@ impl Context {
         }
     }
 
+    /// Returns the network that was named, else the one that the key belongs to, if it is there.
+    pub(super) fn network_for(&self, name: &KeyName) -> Result<Network, Failure> {
+        let own = || {
+            let known = self.store.record(name).ok()?.registration?;
+            Some(known.network)
+        };
+        match self.stated_network()? {
+            Some(stated) => Ok(stated),
+            None => own().map_or_else(|| self.network(), Ok),
+        }
+    }
+
     /// Returns the network for something new if one was named, however it was.
     pub(super) fn network_if_named(&self) -> Result<Option<Network>, Failure> {
         match (&self.config.network, self.stated_network()?) {
@@ -134,24 +146,27 @@ impl Context {
 
     /// Refuses to use a key anywhere but on its own network.
     pub(super) fn check_network(&self, name: &KeyName, home: &Network) -> Result<(), Failure> {
-        // A custom key knows its own endpoint.
-        let custom = |name: &str| name == "custom" && matches!(home, Network::Custom(_));
-        let named = self.global.network.map(|name| name.as_str().to_owned());
-        let endpoint = self.global.endpoint.is_some() || self.config.endpoint.is_some();
-        if named
-            .or_else(network_variable)
-            .is_some_and(|name| custom(&name))
-            && !endpoint
-        {
-            return Ok(());
-        }
-        match self.stated_network()? {
-            Some(stated) if stated != *home => Err(Failure::refused(format!(
+        let other = |stated: &dyn std::fmt::Display| {
+            Err(Failure::refused(format!(
                 "{name} belongs to the {home} network, and {stated} was named"
             ))
-            .hint(
-                "a key belongs to one network for ever; leave --network and DERIKEY_NETWORK out",
-            )),
+            .hint("a key belongs to one network for ever; leave --network and DERIKEY_NETWORK out"))
+        };
+        let named = self.global.network.map(|name| name.as_str().to_owned());
+        let endpoint = self.global.endpoint.is_some() || self.config.endpoint.is_some();
+        if !endpoint
+            && named
+                .or_else(network_variable)
+                .is_some_and(|n| n == "custom")
+        {
+            // A custom key knows its own endpoint.
+            return match home {
+                Network::Custom(_) => Ok(()),
+                _ => other(&"custom"),
+            };
+        }
+        match self.stated_network()? {
+            Some(stated) if stated != *home => other(&stated),
             _ => Ok(()),
         }
     }

@@ -60,7 +60,12 @@ impl Failure {
     }
 
     pub(super) fn interrupted() -> Self {
-        Self::new("interrupted", EXIT_INTERRUPTED, "interrupted".into())
+        Self::interrupted_with(EXIT_INTERRUPTED)
+    }
+
+    /// Ends the program as the signal says that ends it.
+    pub(super) fn interrupted_with(exit: u8) -> Self {
+        Self::new("interrupted", exit, "interrupted".into())
     }
 
     /// Tells whether the next key would meet with the same: the way to the exchange, who asks
@@ -102,7 +107,9 @@ impl Failure {
             "verification" => {
                 "it was changed, signed with another key, or signed for something else"
             }
-            "interrupted" => "\"derikey status\" shows whether anything is under way",
+            "interrupted" => {
+                "\"derikey status\" shows whether anything is under way; \"derikey resume\" finishes it"
+            }
             _ => "try again with -v; \"derikey status\" shows whether anything is under way",
         }
     }

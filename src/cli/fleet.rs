@@ -2,7 +2,7 @@
 
 use super::{
     args::{AdminArgs, ApplyArgs, DriftArgs, FleetFile, PassphraseArgs, PlanArgs},
-    connect::{Office, runtime},
+    connect::{Office, runtime_for},
     context::{Context, wants_plain},
     failure::Failure,
     inputs::or_stdin,
@@ -32,7 +32,7 @@ const LARGEST: usize = 1024 * 1024;
 pub(super) fn plan(context: &Context, args: &PlanArgs) -> Result<(), Failure> {
     let fleet = read(&args.fleet)?;
     let sections = sections(context, &args.fleet, &fleet, &args.admin)?;
-    runtime()?.block_on(async {
+    runtime_for(context)?.block_on(async {
         let mut offices = open(context, &sections, &args.passphrase).await?;
         let (views, _) = look(context, &sections, &mut offices, &fleet).await?;
         let plans = view::plans(context, &views, args.prune.prune);
@@ -43,7 +43,7 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> Result<(), Failure> {
 pub(super) fn drift(context: &Context, args: &DriftArgs) -> Result<(), Failure> {
     let fleet = read(&args.fleet)?;
     let sections = sections(context, &args.fleet, &fleet, &args.admin)?;
-    runtime()?.block_on(async {
+    runtime_for(context)?.block_on(async {
         let mut offices = open(context, &sections, &args.passphrase).await?;
         let (views, _) = look(context, &sections, &mut offices, &fleet).await?;
         let plans = view::plans(context, &views, false);
@@ -67,7 +67,7 @@ pub(super) fn apply(context: &Context, args: &ApplyArgs) -> Result<(), Failure> 
     let fleet = read(&args.fleet)?;
     wants_plain(&args.sealing.plain)?;
     let sections = sections(context, &args.fleet, &fleet, &args.admin)?;
-    runtime()?.block_on(async {
+    runtime_for(context)?.block_on(async {
         let mut offices = open(context, &sections, &args.sealing.passphrase).await?;
         let (views, mut works) = look(context, &sections, &mut offices, &fleet).await?;
         let plans = view::plans(context, &views, args.prune.prune);

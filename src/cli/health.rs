@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     args::Doctor,
     checkup,
-    connect::runtime,
+    connect::runtime_for,
     context::{Context, now},
     failure::Failure,
     keys, memory, pending,
@@ -92,7 +92,12 @@ pub(super) fn doctor(context: &Context, args: &Doctor) -> Result<(), Failure> {
     chain(context, &mut findings);
     if !args.offline {
         for network in networks {
-            let asked = runtime()?.block_on(checkup::ask(context, args, &network, &mut findings));
+            let asked = runtime_for(context)?.block_on(checkup::ask(
+                context,
+                args,
+                &network,
+                &mut findings,
+            ));
             if let Err((kind, failure)) = asked {
                 findings.failed(kind, None, format!("the {network} network"), &failure);
             }

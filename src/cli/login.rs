@@ -1,9 +1,6 @@
 //! `auth` and `token`: a key logs in, and a bot gets what came of it.
 
-use std::{
-    io::Write,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde_json::json;
@@ -13,7 +10,7 @@ use super::{
     answer,
     args::{Auth, Token, TokenFormat},
     clients::Remote,
-    connect::{Connection, runtime},
+    connect::{Connection, runtime_for},
     context::Context,
     failure::Failure,
     report, signers,
@@ -102,23 +99,17 @@ struct Printed<'a> {
 }
 
 impl Printed<'_> {
-    /// The one command whose business it is to print a token; nothing of it is left in memory.
+    /// The one command whose business it is to print a token.
     fn print(&self, context: &Context, format: TokenFormat) -> Result<(), Failure> {
         let token = self.access_token;
-        // With room for all of it: what grows leaves a copy behind.
-        let mut text = Zeroizing::new(Vec::with_capacity(token.len() * 6 + 4096));
-        match format {
-            TokenFormat::Header if !context.output.json => {
-                write!(text, "Authorization: Bearer {token}")
-            }
-            TokenFormat::Env if !context.output.json => {
-                write!(text, "DERIBIT_ACCESS_TOKEN={token}")
-            }
-            _ => serde_json::to_writer(&mut *text, self).map_err(Into::into),
-        }
-        .map_err(|error| Failure::unexpected(error.to_string()))?;
-        text.push(b'\n');
-        report::write_out(&text)
+        let line = match format {
+            TokenFormat::Header if !context.output.json => "Authorization: Bearer ",
+            TokenFormat::Env if !context.output.json => "DERIBIT_ACCESS_TOKEN=",
+            _ => return report::write_secret(self, token.len()),
+        };
+        let mut text = Zeroizing::new(String::with_capacity(line.len() + token.len() + 1));
+        text.extend([line, token, "\n"]);
+        report::write_out(text.as_bytes())
     }
 }
 
@@ -147,7 +138,7 @@ fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Fai
         areas: asked.as_ref(),
         session: Some(&session),
     };
-    let session = runtime()?.block_on(async {
+    let session = runtime_for(context)?.block_on(async {
         let connection = Connection::open(context, &known.network).await?;
         let operator = Operator::Key {
             client_id: known.client_id.clone(),

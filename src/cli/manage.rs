@@ -8,7 +8,7 @@ use super::{
     answer,
     args::{AdminArgs, PassphraseArgs},
     audit,
-    connect::{Office, runtime},
+    connect::{Office, runtime_for},
     context::{Context, now},
     events,
     failure::Failure,
@@ -18,7 +18,9 @@ use crate::{
     exchange::{ApiKey, ClientId, Https, Network},
     key::KeyName,
     provision::{self, Attempt, Survey, Work},
-    store::{Generation, Intent, Issued, Operation, Record, Registration, Specification, Stage},
+    store::{
+        Generation, Intent, Issued, Moment, Operation, Record, Registration, Specification, Stage,
+    },
 };
 
 pub(super) mod edit;
@@ -35,7 +37,7 @@ pub(super) fn registered<'a>(
 ) -> Result<&'a Registration, Failure> {
     known.ok_or_else(|| {
         Failure::refused(format!("{name} is not registered at an exchange")).hint(format!(
-            "register it first with \"derikey register {name}\""
+            "register it first with \"derikey register {name} --scope SCOPE\""
         ))
     })
 }
@@ -51,14 +53,29 @@ fn find<'a>(survey: &'a Survey, known: &Registration) -> Result<&'a ApiKey, Fail
 }
 
 pub(super) fn refuse_pending(context: &Context, name: &KeyName) -> Result<(), Failure> {
-    match context.store.intent(name)? {
-        None => Ok(()),
-        Some(intent) => Err(Failure::refused(format!(
-            "{} of {name} is under way",
-            intent.operation.as_str()
-        ))
-        .hint(format!("finish it first with \"derikey resume {name}\""))),
+    let Some(intent) = context.store.intent(name)? else {
+        return Ok(());
+    };
+    if let Some(until) = grace_of(&intent) {
+        let why =
+            format!("{name} is in the grace of a rotation: its old key is enabled until {until}");
+        return Err(Failure::refused(why).hint(format!(
+            "go back with \"derikey rollback {name}\", or end the grace with \"derikey resume {name} --abandon\", \
+             which leaves both keys as they are"
+        )));
     }
+    let operation = intent.operation.as_str();
+    Err(
+        Failure::refused(format!("{operation} of {name} is under way"))
+            .hint(format!("finish it first with \"derikey resume {name}\"")),
+    )
+}
+
+/// Returns until when the old key of a rotation stays enabled, while it does.
+pub(super) fn grace_of(intent: &Intent) -> Option<Moment> {
+    let succession = intent.succession.as_ref()?;
+    let until = succession.until.filter(|until| now() < *until)?;
+    (intent.operation == Operation::Rotate && intent.stage == Stage::Switched).then_some(until)
 }
 
 pub(super) fn refuse_lock_out(
@@ -147,7 +164,7 @@ pub(super) fn finish(
     passphrase: &PassphraseArgs,
 ) -> Result<Value, Failure> {
     let network = intent.place.network()?;
-    let result = runtime()?.block_on(async {
+    let result = runtime_for(context)?.block_on(async {
         let mut office = Office::open(context, &network, admin, passphrase).await?;
         let mut work = work_of(context, &mut office);
         work.change(&intent, Attempt::Again)
@@ -188,7 +205,7 @@ fn write_down<T>(
 }
 
 /// Finds the key in the keystore that a remote one is.
-fn local_of(
+pub(super) fn local_of(
     context: &Context,
     network: &Network,
     key: &ApiKey,

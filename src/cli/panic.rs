@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 use super::{
     answer,
     args::Panic,
-    connect::{Office, runtime},
+    connect::{Office, runtime_for},
     context::{Context, now},
     failure::Failure,
     manage,
 };
 use crate::{
     exchange::{ApiKey, Network},
+    key::KeyName,
     provision::Swept,
     store::Entry,
 };
@@ -46,7 +47,7 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
         let why = format!("every key that matches {pattern:?} on {network} would be disabled");
         context.confirm(&why, "panic")?;
     }
-    let report = runtime()?.block_on(disable(context, args, &network))?;
+    let report = runtime_for(context)?.block_on(disable(context, args, &network))?;
     let mut audited = Ok(());
     if !context.global.dry_run {
         let outcome = if report.not_reached.is_empty() && report.others == 0 {
@@ -69,6 +70,14 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
     });
     context.output.result(&value, || in_words(&report))?;
     let Some(failure) = report.failure else {
+        // All there is can be nothing; what was named is meant to be there.
+        if pattern != "*" && report.is_empty() && report.others == 0 {
+            return Err(
+                Failure::findings(format!("no key of the account matches {pattern:?}")).hint(
+                    "\"derikey list --remote\" shows names, labels and client ids; nothing was disabled",
+                ),
+            );
+        }
         if report.others > 0 {
             let others = report.others;
             return Err(
@@ -103,7 +112,10 @@ async fn disable(context: &Context, args: &Panic, network: &Network) -> Result<R
     };
     let mut targets: Vec<&ApiKey> = Vec::new();
     for key in &survey.0 {
-        if !(glob(pattern, &key.name) || glob(pattern, key.client_id.as_str())) {
+        let here = manage::local_of(context, network, key)?.map(|(name, ..)| name);
+        let here = here.as_ref().map(KeyName::as_str);
+        let names = [&key.name, key.client_id.as_str()].into_iter().chain(here);
+        if !names.into_iter().any(|name| glob(pattern, name)) {
             continue;
         }
         if key.enabled == Some(false) {
@@ -130,6 +142,17 @@ async fn disable(context: &Context, args: &Panic, network: &Network) -> Result<R
 }
 
 impl Report {
+    /// Tells whether no key matched.
+    fn is_empty(&self) -> bool {
+        let lists = [
+            &self.disabled,
+            &self.already,
+            &self.spared,
+            &self.not_reached,
+        ];
+        lists.into_iter().all(Vec::is_empty)
+    }
+
     fn add(&mut self, context: &Context, network: &Network, one: Swept<'_>) {
         let Swept {
             key,

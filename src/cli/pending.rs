@@ -6,7 +6,7 @@ use super::{
     answer,
     args::Resume,
     audit,
-    connect::{Office, runtime},
+    connect::{Office, runtime_for},
     context::{Context, now},
     failure::Failure,
     keys::{self, Broken},
@@ -25,6 +25,13 @@ pub(super) fn resume(context: &Context, args: &Resume) -> Result<(), Failure> {
         return abandon(context, name, args);
     }
     let (mut intents, mut damaged) = journal(context)?;
+    if let Some(name) = &wanted
+        && !context.store.contains(name)
+        && !intents.iter().any(|intent| intent.name == *name)
+        && !damaged.iter().any(|(damaged, _)| damaged == name)
+    {
+        return Err(store::Error::NoSuchKey { name: name.clone() }.into());
+    }
     let is_meant = |name: &KeyName| wanted.as_ref().is_none_or(|wanted| name == wanted);
     intents.retain(|intent| is_meant(&intent.name));
     damaged.retain(|(name, _)| is_meant(name));
@@ -140,7 +147,7 @@ fn abandon(context: &Context, name: &KeyName, args: &Resume) -> Result<(), Failu
         &format!("this gives {action} of {name} up: {comes_to}"),
         name.as_str(),
     )?;
-    let result = runtime()?.block_on(async {
+    let result = runtime_for(context)?.block_on(async {
         if matches!(surrender, Surrender::Unheard | Surrender::LeftAsItIs) {
             return Ok(provision::strike_out(&context.store, &intent, now())?);
         }
@@ -171,9 +178,10 @@ pub(super) fn status(context: &Context) -> Result<(), Failure> {
                 "name": intent.name,
                 "operation": intent.operation,
                 "stage": intent.stage,
-                "network": intent.place,
+                "network": intent.place.network().map(|network| network.name()).ok(),
                 "started": intent.started,
                 "client_id": intent.issued.as_ref().map(|issued| &issued.client_id),
+                "old_key_enabled_until": manage::grace_of(intent),
             })
         })
         .collect();
@@ -203,6 +211,12 @@ pub(super) fn status(context: &Context) -> Result<(), Failure> {
 }
 
 fn pending(intent: &Intent) -> String {
+    if let Some(until) = manage::grace_of(intent) {
+        return format!(
+            "rotate of {} is in its grace: the old key stays enabled until {until}; then run \"derikey resume {}\"",
+            intent.name, intent.name
+        );
+    }
     format!(
         "{} of {} stopped at {}, begun {}; run \"derikey resume {}\"",
         intent.operation.as_str(),

@@ -6,7 +6,7 @@ use super::{
     answer,
     args::{AdminArgs, Provision, Register, Sealing},
     audit,
-    connect::{Office, runtime},
+    connect::{Office, runtime_for},
     context::{Context, now, wants_plain},
     events::tell,
     failure::Failure,
@@ -26,17 +26,17 @@ mod proof;
 mod wish;
 
 pub(super) use adopt::adopt;
-use proof::prove_again;
+use proof::{as_wished, prove_again};
 pub(super) use wish::{addresses, features, powers};
 use wish::{confirm_rights, plan, same_wish, specification};
 
 pub(super) fn provision(context: &Context, args: &Provision) -> Result<(), Failure> {
     let name: KeyName = args.name.name.parse()?;
     let spec = specification(&args.wish, &name, args.algorithm)?;
-    let network = context.network()?;
+    let network = context.network_for(&name)?;
     wants_plain(&args.sealing.plain)?;
     if context.global.dry_run {
-        return plan(context, &name, &network, &spec, "make");
+        return rehearse(context, Operation::Provision, &name, &network, &spec);
     }
     let _lock = context.lock(&name)?;
     if let Some(intent) = interrupted(context, Operation::Provision, &name, &network, &spec)? {
@@ -60,11 +60,11 @@ pub(super) fn provision(context: &Context, args: &Provision) -> Result<(), Failu
 pub(super) fn register(context: &Context, args: &Register) -> Result<(), Failure> {
     let name: KeyName = args.name.name.parse()?;
     let mut spec = specification(&args.wish, &name, Algorithm::Ed25519)?;
-    let network = context.network()?;
+    let network = context.network_for(&name)?;
     let (_, record) = signers::enrol(context, &name, &args.held)?;
     spec.algorithm = record.algorithm;
     if context.global.dry_run {
-        return plan(context, &name, &network, &spec, "use");
+        return rehearse(context, Operation::Register, &name, &network, &spec);
     }
     let _lock = context.lock(&name)?;
     // Somebody else may have been at it while this waited.
@@ -103,8 +103,41 @@ pub(super) fn interrupted(
     }
 }
 
-/// Lets an interrupted operation go of which the exchange cannot have heard.
-fn give_way(context: &Context, intent: Intent) -> Result<(), Failure> {
+/// Says what would be done, as far as looking here tells.
+fn rehearse(
+    context: &Context,
+    operation: Operation,
+    name: &KeyName,
+    network: &Network,
+    spec: &Specification,
+) -> Result<(), Failure> {
+    if let Some(intent) = context.store.intent(name)? {
+        if same_wish(&intent, operation, network, spec)? {
+            let (what, stage) = (operation.as_str(), intent.stage.as_str());
+            let step = format!("would finish the {what} of {name} that stopped at {stage}");
+            return answer::plan(context, &[step]);
+        }
+        may_give_way(&intent)?;
+    } else if context.store.contains(name) {
+        let record = context.store.record(name)?;
+        if operation == Operation::Provision || record.registration.is_some() {
+            as_wished(name, &record, network, spec)?;
+            let step = format!("would prove {name} again by a signed login, and change nothing");
+            return answer::plan(context, &[step]);
+        }
+    }
+    let make = match operation {
+        Operation::Provision => "make",
+        _ => "use",
+    };
+    let mut steps = plan(name, network, spec, make);
+    let asked = powers(&spec.scope).into_iter();
+    steps.extend(asked.map(|(_, why)| format!("would want a confirmation: {why}")));
+    answer::plan(context, &steps)
+}
+
+/// Tells whether an interrupted operation is one of which the exchange cannot have heard.
+fn may_give_way(intent: &Intent) -> Result<(), Failure> {
     let name = &intent.name;
     let ours = matches!(intent.operation, Operation::Provision | Operation::Register);
     if !ours || intent.stage >= Stage::Generated {
@@ -117,6 +150,13 @@ fn give_way(context: &Context, intent: Intent) -> Result<(), Failure> {
             "finish it first with \"derikey resume {name}\", or give it up with --abandon there"
         )));
     }
+    Ok(())
+}
+
+/// Lets an interrupted operation go of which the exchange cannot have heard.
+fn give_way(context: &Context, intent: Intent) -> Result<(), Failure> {
+    may_give_way(&intent)?;
+    let name = &intent.name;
     if intent.operation == Operation::Provision && context.store.contains(name) {
         context.store.discard(name, now())?;
     }
@@ -169,7 +209,7 @@ pub(super) fn finish(
 ) -> Result<Done, Failure> {
     let network = intent.place.network()?;
     let written = intent.clone();
-    let result = runtime()?.block_on(async {
+    let result = runtime_for(context)?.block_on(async {
         let mut office = Office::open(context, &network, admin, &sealing.passphrase).await?;
         let mut work = manage::work_of(context, &mut office);
         carry_out(context, intent, &network, sealing, &mut work).await
@@ -260,8 +300,12 @@ async fn carry_out(
     }
     if intent.stage < Stage::Generated {
         intent.fingerprint = Some(ours);
-        intent.stage = Stage::Generated;
-        context.store.announce(&intent)?;
+        let mut next = intent.clone();
+        next.stage = Stage::Generated;
+        if let Err(error) = context.store.announce(&next) {
+            return Err(provision::unfinished(&intent, error.into()).into());
+        }
+        intent = next;
     }
     let outcomes = work.register(intent, &*signer).await?;
     Ok(Done {

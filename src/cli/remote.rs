@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     answer,
     args::List,
-    connect::{Office, runtime},
+    connect::{Office, runtime_for},
     context::Context,
     failure::Failure,
     keys, manage,
@@ -40,7 +40,7 @@ pub(super) struct Row {
 
 pub(super) fn list(context: &Context, args: &List) -> Result<(), Failure> {
     let network = context.network()?;
-    let (survey, operator) = runtime()?.block_on(async {
+    let (survey, operator) = runtime_for(context)?.block_on(async {
         let mut office = Office::open(context, &network, &args.admin, &args.passphrase).await?;
         let mut work = manage::work_of(context, &mut office);
         let survey = work.survey().await?;

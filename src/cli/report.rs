@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::failure::Failure;
 
@@ -48,6 +49,16 @@ impl Output {
     pub(super) fn shows_progress(self) -> bool {
         !self.quiet && io::stderr().is_terminal()
     }
+}
+
+/// Writes a JSON object that has a secret in it, of so many bytes; nothing of it is left in memory.
+pub(super) fn write_secret(value: &impl Serialize, secret: usize) -> Result<(), Failure> {
+    // With room for all of it, escapes included: what grows leaves a copy behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(secret * 6 + 4096));
+    serde_json::to_writer(&mut *text, value)
+        .map_err(|error| Failure::unexpected(error.to_string()))?;
+    text.push(b'\n');
+    write_out(&text)
 }
 
 /// Writes to standard output. A reader that has gone away has had enough, which is no failure.

@@ -71,7 +71,10 @@ fn ssh_agent<S: Stamper>(held: &str, stamper: S) -> Result<SshAgentSigner<S>, Fa
             "start one: eval \"$(ssh-agent)\"; then ssh-add the key, or ssh-add -s for a token",
         )
     })?;
-    Ok(SshAgentSigner::find(&socket, &wanted, stamper)?)
+    SshAgentSigner::find(&socket, &wanted, stamper).map_err(|error| {
+        Failure::from(error)
+            .hint("\"ssh-add -l\" shows what it holds; ssh-add adds a key, ssh-add -X unlocks it")
+    })
 }
 
 /// Reads `ssh-agent:FINGERPRINT`.

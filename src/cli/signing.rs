@@ -30,7 +30,7 @@ pub(super) fn registered<'a>(
 ) -> Result<&'a Registration, Failure> {
     record.registration.as_ref().ok_or_else(|| {
         Failure::refused(format!("{name} is not registered at an exchange")).hint(format!(
-            "register it with \"derikey register {name}\", or bind it with \"derikey adopt {name}\""
+            "register it with \"derikey register {name} --scope SCOPE\", or bind it with \"derikey adopt {name}\""
         ))
     })
 }

@@ -11,6 +11,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -18,7 +19,10 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr},
 };
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
 use zeroize::Zeroizing;
 
 use super::failure::{EXIT_INTERRUPTED, Failure};
@@ -28,18 +32,66 @@ const LONGEST: usize = 1024;
 
 /// Whether a signal may end the program on the spot. While a secret is typed it may not.
 static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+/// Whether a prompt or an agent waits for signals itself.
+static AWAITED: AtomicBool = AtomicBool::new(false);
+/// Whether a thread says something before a signal ends the program.
+static ANSWERED: AtomicBool = AtomicBool::new(false);
 
 /// Has an interrupt end the program with the documented exit code.
 pub(super) fn obey_signals() {
     let at_once = AT_ONCE.get_or_init(|| Arc::new(AtomicBool::new(true)));
     for &signal in obeyed() {
-        let exit = if signal == SIGINT {
-            i32::from(EXIT_INTERRUPTED)
-        } else {
-            128 + signal
-        };
+        let exit = i32::from(exit_of(signal));
         // Where the system refuses, its own default stays, which ends the program as well.
         let _ = signal_hook::flag::register_conditional_shutdown(signal, exit, Arc::clone(at_once));
+    }
+}
+
+/// From now on something may be under way when a signal comes, and whoever sent it is told so.
+pub(super) fn answer_signals(json: bool) {
+    let Some(at_once) = AT_ONCE.get() else { return };
+    if ANSWERED.load(Ordering::SeqCst) {
+        return;
+    }
+    // Without a thread to spare it ends without a word.
+    let Ok(mut signals) = Signals::new(obeyed()) else {
+        return;
+    };
+    let answer = move || {
+        for signal in &mut signals {
+            if AWAITED.load(Ordering::SeqCst) {
+                continue;
+            }
+            // The next one does not wait for whoever does not read.
+            at_once.store(true, Ordering::SeqCst);
+            let exit = exit_of(signal);
+            Failure::interrupted_with(exit).report(json);
+            signal_hook::low_level::exit(i32::from(exit));
+        }
+    };
+    let thread = thread::Builder::new().name("signals".into()).spawn(answer);
+    if thread.is_ok() {
+        ANSWERED.store(true, Ordering::SeqCst);
+        at_once.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Returns the exit code of a program that a signal ends.
+fn exit_of(signal: i32) -> u8 {
+    match signal {
+        SIGINT => EXIT_INTERRUPTED,
+        _ => u8::try_from(128 + signal).unwrap_or(EXIT_INTERRUPTED),
+    }
+}
+
+/// Says whether somebody waits for signals, who then may not end the program by themselves.
+fn await_signals(awaited: bool) {
+    AWAITED.store(awaited, Ordering::SeqCst);
+    if let Some(at_once) = AT_ONCE.get() {
+        at_once.store(
+            !awaited && !ANSWERED.load(Ordering::SeqCst),
+            Ordering::SeqCst,
+        );
     }
 }
 
@@ -73,9 +125,7 @@ pub(super) fn signals_to_come() -> Result<UnixStream, Failure> {
         let sender = sender.try_clone().map_err(failed)?;
         signal_hook::low_level::pipe::register(signal, sender).map_err(failed)?;
     }
-    if let Some(at_once) = AT_ONCE.get() {
-        at_once.store(false, Ordering::SeqCst);
-    }
+    await_signals(true);
     Ok(signals)
 }
 
@@ -198,9 +248,7 @@ impl<'a> Quiet<'a> {
         silent
             .local_modes
             .remove(LocalModes::ECHO | LocalModes::ECHONL);
-        if let Some(at_once) = AT_ONCE.get() {
-            at_once.store(false, Ordering::SeqCst);
-        }
+        await_signals(true);
         let quiet = Self {
             tty,
             before,
@@ -219,9 +267,7 @@ impl Drop for Quiet<'_> {
         for id in self.registered.drain(..) {
             signal_hook::low_level::unregister(id);
         }
-        if let Some(at_once) = AT_ONCE.get() {
-            at_once.store(true, Ordering::SeqCst);
-        }
+        await_signals(false);
     }
 }
 
@@ -246,7 +292,7 @@ impl Waiting {
             if let Some(bar) = &waiting.0 {
                 bar.set_message(format!("{what}: {left} s"));
             }
-            std::thread::sleep(Duration::from_secs(1));
+            thread::sleep(Duration::from_secs(1));
         }
     }
 }

@@ -331,6 +331,11 @@ impl<'a, T: Transport> Work<'a, T> {
                 if known.retired.is_none() {
                     continue;
                 }
+                // A grace that was given up leaves one: somebody may still use it.
+                if known.enabled {
+                    (self.tell)(Event::StillEnabled(generation, &known.client_id));
+                    continue;
+                }
                 (self.tell)(Event::Clearing(generation));
                 if let Some(id) = known.key_id {
                     self.set(id, &known.client_id, Operation::Remove).await?;

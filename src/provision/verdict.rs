@@ -46,7 +46,7 @@ pub(super) fn was_not_carried_out(error: &Error) -> bool {
 }
 
 /// Wraps what stopped an operation, so that `resume` is what is said of it.
-pub(super) fn unfinished(intent: &Intent, source: Error) -> Error {
+pub fn unfinished(intent: &Intent, source: Error) -> Error {
     Error::Unfinished {
         name: intent.name.clone(),
         operation: intent.operation.as_str(),

@@ -97,10 +97,12 @@ impl Store {
     /// Those of the file system.
     pub fn audit_log(&self, mut each: impl FnMut(Link)) -> Result<(), Error> {
         let path = self.root().join("audit.jsonl");
-        if !path.exists() {
-            return Ok(());
-        }
-        let file = files::open_ours(&path, OpenOptions::new().read(true).append(true))?;
+        let file = match files::look_into(&path) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(());
+            }
+            file => file?,
+        };
         let mut prev = GENESIS.to_owned();
         for (at, line) in BufReader::new(file).split(b'\n').enumerate() {
             let line = line.map_err(files::at(&path))?;

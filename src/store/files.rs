@@ -99,6 +99,11 @@ pub fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<Vec<u8>
 /// # Errors
 /// As [`read`].
 pub(super) fn read_ours(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
+    read_to_limit(look_into(path)?, path, limit)
+}
+
+/// Opens a file inside the store for reading; a link, pipe or device in its place is refused.
+pub(super) fn look_into(path: &Path) -> Result<File, Error> {
     // Non-blocking, so that a planted pipe cannot make us wait for its other end.
     let file = open(
         OpenOptions::new().read(true),
@@ -110,7 +115,7 @@ pub(super) fn read_ours(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>,
         return Err(Error::NotAFile { path: path.into() });
     }
     check_owner_and_mode(path, &metadata)?;
-    read_to_limit(&file, path, limit)
+    Ok(file)
 }
 
 /// Reads what is open, at `path` or called so, up to a limit, into a buffer that is wiped.

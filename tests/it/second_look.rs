@@ -1,7 +1,15 @@
 //! What is done is not undone by what comes after it: a resume, a second try, an edit of something
 //! else, a disk that is full at the very end.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    process::Stdio,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use serde_json::{Value, json};
 
@@ -9,6 +17,7 @@ use super::{
     kills::can_trace,
     manage::{Bench, SCOPE},
     meddler::{Call, Meddler},
+    rotation::hook,
     store_files::under,
     support::{Home, Run, join},
 };
@@ -49,7 +58,7 @@ fn a_resumed_rotation_writes_no_key_in_clear_at_one_word() {
     // The journal has it, and the new key finds no place.
     let stopped = failing(
         &bench,
-        "renameat2:error=EIO:when=1",
+        "renameat2:signal=KILL:when=1",
         &join(&[&["rotate", "one"], &PLAIN, &bench.server.admin()]),
     );
     assert_ne!(stopped.code, Some(0), "{stopped:#?}");
@@ -79,7 +88,7 @@ fn what_the_list_does_not_show_outlasts_an_edit_and_a_rotation() {
         })
     };
     meddler.strike("private/list_api_keys", Arc::new(hides));
-    let sent = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sent = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&sent);
     let listens = move |call: &mut Call| {
         told.lock().unwrap().push(call.body["params"].clone());
@@ -284,4 +293,237 @@ fn a_name_that_is_no_text_is_refused_before_a_key_is_exported() {
     let run = Run::of(export.arg(&out).output().unwrap());
     assert!(message(&run, 2).contains("not UTF-8"), "{run:#?}");
     assert!(!out.exists());
+}
+
+/// What a program is told of a network means the same to a derikey that it runs.
+#[test]
+fn a_hook_can_use_the_key_that_it_is_told_of() {
+    let bench = Bench::new();
+    bench.trader("one");
+    let program = env!("CARGO_BIN_EXE_derikey");
+    let home = bench.home.store();
+    let text = format!(
+        "#!/bin/sh\ntest \"$DERIKEY_NETWORK\" = custom && exec '{program}' --home '{}' --json show one\n",
+        home.display()
+    );
+    let tells = hook(&bench.home, "tells", &text);
+    bench
+        .run(&join(&[
+            &["rotate", "one", "--deploy-hook", &tells],
+            &PLAIN,
+        ]))
+        .json();
+    let text = format!(
+        "#!/bin/sh\nexec '{program}' --home '{}' --json token one >/dev/null\n",
+        home.display()
+    );
+    let uses = hook(&bench.home, "uses", &text);
+    // The one in use still is the old one while the hook runs.
+    bench
+        .run(&join(&[&["rotate", "one", "--deploy-hook", &uses], &PLAIN]))
+        .json();
+}
+
+#[test]
+fn an_interrupted_operation_says_so_in_a_line_of_json() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let bench = Bench::with_faults(&["create_api_key:slow:1"]);
+        let args = join(&[
+            &["--json", "provision", "one", "--scope", SCOPE],
+            &PLAIN,
+            &bench.server.admin(),
+        ]);
+        let mut command = bench.home.command(&args);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let journal = bench.home.store().join("journal/one.json");
+        while !fs::read_to_string(&journal).is_ok_and(|text| text.contains("creating")) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        thread::sleep(Duration::from_millis(100));
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let run = Run::of(child.wait_with_output().unwrap());
+        let error = run.error(code);
+        assert_eq!(error["kind"], "interrupted", "{run:#?}");
+        assert!(
+            error["hint"].as_str().unwrap().contains("resume"),
+            "{run:#?}"
+        );
+        bench.run(&["resume"]).json();
+    }
+}
+
+#[test]
+fn panic_goes_by_names_too_and_says_so_when_nothing_matches() {
+    let bench = Bench::new();
+    let key = bench.provision("one", &["--scope", SCOPE, "--label", "other"]);
+    let nothing = bench.run(&["panic", "--match", "two*", "--yes"]);
+    assert_eq!(nothing.code, Some(10), "{nothing:#?}");
+    assert!(
+        nothing.stderr.contains("no key of the account matches"),
+        "{nothing:#?}"
+    );
+    let run = bench.run(&["panic", "--match", "one*", "--yes"]).json();
+    assert_eq!(run["disabled"][0]["client_id"], key["client_id"], "{run}");
+}
+
+#[test]
+fn a_grace_is_called_one_and_what_it_leaves_enabled_stays_until_somebody_disables_it() {
+    let bench = Bench::new();
+    let old = bench.trader("one");
+    bench
+        .run(&join(&[&["rotate", "one", "--grace", "1h"], &PLAIN]))
+        .json();
+    assert!(bench.pending()[0]["old_key_enabled_until"].is_string());
+    let refused = bench.run(&["edit", "one", "--label", "other"]);
+    let error = refused.error(8);
+    assert!(
+        error["message"].as_str().unwrap().contains("grace"),
+        "{error}"
+    );
+    assert!(
+        error["hint"].as_str().unwrap().contains("rollback"),
+        "{error}"
+    );
+    bench.run(&["resume", "one", "--abandon", "--yes"]).json();
+    bench.run(&join(&[&["rotate", "one"], &PLAIN])).json();
+    let left = bench.remote(&old["client_id"]);
+    assert_eq!(left["enabled"], true, "{left}");
+    bench
+        .run(&[
+            "disable",
+            &format!("client:{}", old["client_id"].as_str().unwrap()),
+        ])
+        .json();
+    bench.run(&join(&[&["rotate", "one"], &PLAIN])).json();
+    assert!(bench.find(&old["client_id"]).is_none());
+}
+
+#[test]
+fn a_rehearsal_says_what_the_performance_does() {
+    let bench = Bench::new();
+    let provision = |name, scope| {
+        let args = [
+            "-n",
+            "provision",
+            name,
+            "--scope",
+            scope,
+            PLAIN[0],
+            PLAIN[1],
+        ];
+        bench.run(&args)
+    };
+    let first = provision("one", "wallet:read_write").json()["steps"].to_string();
+    assert!(
+        first.contains("would make") && first.contains("want a confirmation"),
+        "{first}"
+    );
+    bench.trader("one");
+    let again = provision("one", SCOPE).json()["steps"].to_string();
+    assert!(again.contains("would prove one again"), "{again}");
+    assert!(message(&provision("one", "account:read"), 8).contains("registered otherwise"));
+    bench.home.run(&join(&[&["generate", "two"], &PLAIN])).ok();
+    assert!(message(&provision("two", SCOPE), 8).contains("not registered"));
+}
+
+#[test]
+fn a_code_that_was_refused_is_said_to_be_where_there_is_no_other() {
+    let home = Home::new();
+    let seed = home.secret_file("seed", "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ");
+    let exchange = Home::new();
+    let server =
+        super::support::Server::start(&exchange, &["--totp-seed-file", seed.to_str().unwrap()]);
+    let args = join(&[
+        &[
+            "--json",
+            "provision",
+            "one",
+            "--scope",
+            SCOPE,
+            "--totp-command",
+            "echo 000000",
+        ],
+        &PLAIN,
+        &server.admin(),
+    ]);
+    let run = home.run(&args);
+    let said = message(&run, 6);
+    assert!(said.contains("tfa_code_not_matched"), "{said}");
+}
+
+#[test]
+fn a_rotation_that_finds_no_room_for_its_key_is_not_under_way() {
+    if !can_trace() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.trader("one");
+    let args = join(&[&["rotate", "one"], &PLAIN, &bench.server.admin()]);
+    let stopped = failing(&bench, "renameat2:error=ENOSPC:when=1", &args);
+    assert!(!message(&stopped, 1).contains("resume"), "{stopped:#?}");
+    assert_eq!(bench.pending(), json!([]));
+    assert!(!bench.home.store().join("keys/one/2").exists());
+}
+
+#[test]
+fn a_umask_that_hides_files_from_their_owner_does_not() {
+    let home = Home::new();
+    let script = r#"umask 0777; exec "$0" "$@""#;
+    let generate = join(&[&["generate", "one"], &PLAIN]);
+    let made = Run::of(
+        under(&["sh", "-c", script], &home.command(&generate))
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(made.code, Some(0), "{made:#?}");
+    use std::os::unix::fs::MetadataExt;
+    let mode = |path: &str| fs::metadata(home.store().join(path)).unwrap().mode() & 0o7777;
+    assert_eq!((mode(""), mode("keys/one/1/private.pem")), (0o700, 0o600));
+}
+
+#[test]
+fn a_public_half_that_was_exchanged_is_not_shown_as_the_keys() {
+    let home = Home::new();
+    for name in ["one", "two"] {
+        home.run(&join(&[&["generate", name], &PLAIN])).ok();
+    }
+    let file = |name: &str| home.store().join(format!("keys/{name}/1/public.pem"));
+    fs::copy(file("two"), file("one")).unwrap();
+    for command in ["public", "fingerprint"] {
+        let refused = home.run(&["--json", command, "one"]);
+        assert!(message(&refused, 7).contains("key.toml"), "{refused:#?}");
+    }
+}
+
+#[test]
+fn an_export_for_a_program_is_one_object() {
+    let home = Home::new();
+    home.run(&join(&[&["generate", "one"], &PLAIN])).ok();
+    let said = home
+        .run(&join(&[&["--json", "export", "one"], &PLAIN]))
+        .json();
+    let pem = fs::read_to_string(home.store().join("keys/one/1/private.pem")).unwrap();
+    assert_eq!(said["private_key"], pem);
+}
+
+#[test]
+fn a_key_that_is_there_needs_no_network_named() {
+    let home = Home::new();
+    home.run(&["provision", "one", "--network", "sandbox", "--scope", SCOPE])
+        .ok();
+    let again = home
+        .run(&["--json", "provision", "one", "--scope", SCOPE])
+        .json();
+    assert_eq!(again["changed"], false);
+    let mut other = home.command(&["--json", "auth", "one"]);
+    let run = Run::of(other.env("DERIKEY_NETWORK", "custom").output().unwrap());
+    assert!(
+        message(&run, 8).contains("belongs to the sandbox"),
+        "{run:#?}"
+    );
 }

@@ -76,7 +76,7 @@ pub(in crate::cli) struct Target {
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Panic {
-    /// Only keys whose label or client id matches, with * and ?
+    /// Only keys whose name here, label or client id matches, with * and ?
     #[arg(long = "match", value_name = "GLOB", default_value = "*")]
     pub(in crate::cli) pattern: String,
     #[command(flatten)]

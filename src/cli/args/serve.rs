@@ -15,12 +15,20 @@ pub(in crate::cli) struct AgentArgs {
     #[arg(long, value_name = "PATH")]
     pub(in crate::cli) socket: Option<PathBuf>,
     /// Forget the keys after this time, such as 8h, suspended or not
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     pub(in crate::cli) lifetime: Option<std::time::Duration>,
     #[command(flatten)]
     orders: Orders,
     #[command(flatten)]
     pub(in crate::cli) passphrase: PassphraseArgs,
+}
+
+fn lifetime(text: &str) -> Result<std::time::Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time.as_secs() < 1 {
+        return Err("a second is the shortest".into());
+    }
+    Ok(time)
 }
 
 /// What is said to an agent that runs.

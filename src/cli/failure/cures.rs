@@ -169,9 +169,11 @@ impl From<signer::Error> for Failure {
             signer::Error::Key(error) => error.into(),
             signer::Error::Clock => Self::unexpected(message).hint("set the clock"),
             signer::Error::Unreachable(_) => Self::network(message)
-                .hint("is the agent still there? --no-agent uses the key itself"),
-            _ => Self::refused(message)
-                .hint("agent.keys in the agent's config.toml says what is allowed; --no-agent uses the key itself"),
+                .hint("is the agent still there? where the key is here too, --no-agent uses it"),
+            signer::Error::Refused { .. } => Self::refused(message).hint(
+                "of an ssh-agent \"ssh-add -l\" shows what it holds; of ours agent.keys in config.toml says what is \
+                 allowed, and --no-agent uses the key itself",
+            ),
         }
     }
 }

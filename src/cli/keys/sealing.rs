@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use serde::Serialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -18,12 +19,14 @@ use crate::{
         failure::Failure,
         report, signers,
     },
-    key::{KeyName, PrivateKey},
+    key::{Fingerprint, KeyName, PrivateKey},
     store,
 };
 
 pub(in crate::cli) fn passwd(context: &Context, args: &Passwd) -> Result<(), Failure> {
     let name: KeyName = args.name.name.parse()?;
+    // A lock is a file: it is made for no key that is not there.
+    context.store.current(&name)?;
     let _lock = context.lock(&name)?;
     let record = context.store.record(&name)?;
     let plain = wants_plain(&args.plain)?;
@@ -55,6 +58,14 @@ pub(in crate::cli) fn passwd(context: &Context, args: &Passwd) -> Result<(), Fai
     context
         .output
         .result(&value, || format!("{name} has a new passphrase"))
+}
+
+/// What an export prints for a program.
+#[derive(Serialize)]
+struct Exported<'a> {
+    name: &'a KeyName,
+    fingerprint: Fingerprint,
+    private_key: &'a str,
 }
 
 pub(in crate::cli) fn export(context: &Context, args: &Export) -> Result<(), Failure> {
@@ -89,10 +100,15 @@ pub(in crate::cli) fn export(context: &Context, args: &Export) -> Result<(), Fai
                 .hint("add --new-passphrase-file, or --no-passphrase and --insecure together"),
         );
     };
-    if let Some(path) = args.out.as_deref().filter(|path| path.to_str().is_none()) {
+    if let Some(path) = &args.out {
         // It stands in the answer, which is JSON.
-        return Err(Failure::usage(format!("{} is not UTF-8", path.display()))
-            .hint("choose a file whose name is text; nothing was written"));
+        if path.to_str().is_none() {
+            return Err(Failure::usage(format!("{} is not UTF-8", path.display()))
+                .hint("choose a file whose name is text; nothing was written"));
+        }
+        if path.symlink_metadata().is_ok() {
+            return Err(store::Error::Exists { path: path.clone() }.into());
+        }
     }
     if context.global.dry_run {
         let how = if plain { "in clear" } else { "sealed" };
@@ -100,6 +116,15 @@ pub(in crate::cli) fn export(context: &Context, args: &Export) -> Result<(), Fai
     }
     write_down(context, "export", &name, record.fingerprint)?;
     match &args.out {
+        None if context.output.json => {
+            let text = std::str::from_utf8(&pem).unwrap_or_default();
+            let exported = Exported {
+                name: &name,
+                fingerprint: record.fingerprint,
+                private_key: text,
+            };
+            report::write_secret(&exported, text.len())
+        }
         None => report::write_out(&pem),
         Some(path) => {
             store::write_new(path, &pem)?;

@@ -71,7 +71,17 @@ fn target<'a>(context: &Context, which: &'a str) -> Result<Target<'a>, Failure> 
 /// Returns the public half of whatever was named; of a private file only if it must be opened.
 pub(in crate::cli) fn public_of(context: &Context, args: &Which) -> Result<PublicKey, Failure> {
     let path = match target(context, &args.which)? {
-        Target::Key(name) => return Ok(context.store.public(&name)?),
+        Target::Key(name) => {
+            let public = context.store.public(&name)?;
+            // What is recorded was proven; the file beside it may have been changed.
+            return match context.store.record(&name) {
+                Ok(record) if record.fingerprint != public.fingerprint() => Err(Failure::key(
+                    format!("public.pem of {name} is not the key that key.toml speaks of"),
+                )
+                .hint("one of the two was changed: restore both from a backup")),
+                _ => Ok(public),
+            };
+        }
         Target::File(path) => path,
     };
     let is_stdin = path == Path::new("-");

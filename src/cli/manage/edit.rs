@@ -10,7 +10,7 @@ use crate::{
     cli::{
         answer,
         args::Edit,
-        connect::{Office, runtime},
+        connect::{Office, runtime_for},
         context::Context,
         failure::Failure,
         keys, registry,
@@ -32,7 +32,7 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
     // Somebody else may have been at it while this waited.
     let record = context.store.record(&name)?;
     let known = registered(&name, record.registration.as_ref())?;
-    let intent = runtime()?.block_on(async {
+    let intent = runtime_for(context)?.block_on(async {
         let mut office =
             Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
         let mut work = work_of(context, &mut office);

@@ -11,7 +11,7 @@ use crate::{
     cli::{
         answer,
         args::Target,
-        connect::{Office, runtime},
+        connect::{Office, runtime_for},
         context::Context,
         failure::Failure,
     },
@@ -97,7 +97,8 @@ fn set_named(
         return Err(
             Failure::refused(format!("{name} is still being registered")).hint(format!(
                 "take it back with \"derikey resume {name} --abandon\", or disable what there may be of it \
-                 with \"derikey panic --match {}\"",
+                 with \"derikey panic --network {} --match {}\"",
+                pending.place.network().map_or("NETWORK", |network| network.name()),
                 pending.spec.label
             )),
         );
@@ -178,7 +179,7 @@ fn set_locked(
             )],
         );
     }
-    let value = runtime()?.block_on(async {
+    let value = runtime_for(context)?.block_on(async {
         let mut office =
             Office::open(context, &known.network, &args.admin, &args.passphrase).await?;
         let mut work = work_of(context, &mut office);
@@ -290,7 +291,7 @@ fn set_remote(
             )],
         );
     }
-    let value = runtime()?.block_on(async {
+    let value = runtime_for(context)?.block_on(async {
         let mut office = Office::open(context, network, &args.admin, &args.passphrase).await?;
         let mut work = work_of(context, &mut office);
         let survey = look(&mut work, operation, None).await?;

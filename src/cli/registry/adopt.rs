@@ -8,7 +8,7 @@ use crate::{
         answer,
         args::Adopt,
         audit,
-        connect::{Connection, runtime},
+        connect::{Connection, runtime_for},
         context::{Context, now},
         failure::Failure,
         manage,
@@ -23,7 +23,7 @@ use crate::{
 
 pub(in crate::cli) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failure> {
     let name: KeyName = args.name.name.parse()?;
-    let network = context.network()?;
+    let network = context.network_for(&name)?;
     let named: Option<ClientId> = args.client_id.as_deref().map(str::parse).transpose()?;
     let (public, record) = signers::enrol(context, &name, &args.held)?;
     let client_id = match named {
@@ -59,7 +59,7 @@ pub(in crate::cli) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failu
     }
     let mut codes = Codes::open(context, &args.second)?;
     let signer = signers::signer_on(context, &name, Some(&network), &args.passphrase)?;
-    let result = runtime()?.block_on(async {
+    let result = runtime_for(context)?.block_on(async {
         let connection = Connection::open(context, &network).await?;
         let exchange = &connection.exchange;
         let adopted = provision::adopt(exchange, &client_id, &*signer, &mut codes, now()).await;
@@ -141,12 +141,18 @@ fn paste(
     let steps = match network.endpoint() {
         Some(endpoint) => format!(
             "open {}, then Account, API, Add new key, Self-generated key; paste the public key; \
-             choose the rights; then run \"derikey adopt {name} --client-id ID\" with the client id shown",
-            endpoint.as_str().trim_end_matches("/api/v2")
+             choose the rights; then run \"derikey adopt {name} --network {}{} --client-id ID\" with the client id \
+             shown",
+            endpoint.as_str().trim_end_matches("/api/v2"),
+            network.name(),
+            match network {
+                Network::Custom(endpoint) => format!(" --endpoint {endpoint}"),
+                _ => String::new(),
+            }
         ),
         None => format!(
             "the sandbox has no web form to paste this into, and its administrator is at hand: \
-             run \"derikey --network sandbox register {name} --scope SCOPE\" instead"
+             run \"derikey register {name} --network sandbox --scope SCOPE\" instead"
         ),
     };
     let value = json!({"name": name, "fingerprint": public.fingerprint(), "public_key": pem, "next": steps});

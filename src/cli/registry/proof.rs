@@ -5,7 +5,7 @@ use crate::{
     cli::{
         args::PassphraseArgs,
         audit,
-        connect::{Connection, runtime},
+        connect::{Connection, runtime_for},
         context::{Context, now},
         events::tell,
         failure::Failure,
@@ -17,21 +17,19 @@ use crate::{
     store::{Record, Registration, Specification},
 };
 
-/// Proves a key that is registered as it should be; else says what differs.
-pub(super) fn prove_again(
-    context: &Context,
+/// Makes sure that a key is registered as it should be; else says what differs.
+pub(super) fn as_wished<'a>(
     name: &KeyName,
+    record: &'a Record,
     network: &Network,
     spec: &Specification,
-    passphrase: &PassphraseArgs,
-) -> Result<(), Failure> {
-    let record = context.store.record(name)?;
+) -> Result<&'a Registration, Failure> {
     let Some(known) = &record.registration else {
         return Err(Failure::refused(format!(
             "there is already a key named {name}, which is not registered"
         ))
         .hint(format!(
-            "register it with \"derikey register {name}\", or choose another name"
+            "register it with \"derikey register {name} --scope SCOPE\", or choose another name"
         )));
     };
     let differences = provision::differences(known, record.algorithm, network, spec);
@@ -44,11 +42,27 @@ pub(super) fn prove_again(
             "{name} is registered otherwise: {}",
             differences.join("; ")
         ))
-        .hint("nothing was changed; choose another name, or change the key at the exchange"));
+        .hint(format!(
+            "nothing was changed; change it with \"derikey edit {name}\" and what is to be different, or choose \
+             another name"
+        )));
     }
+    Ok(known)
+}
+
+/// Proves a key that is registered as it should be.
+pub(super) fn prove_again(
+    context: &Context,
+    name: &KeyName,
+    network: &Network,
+    spec: &Specification,
+    passphrase: &PassphraseArgs,
+) -> Result<(), Failure> {
+    let record = context.store.record(name)?;
+    let known = as_wished(name, &record, network, spec)?;
     let signer = signers::signer(context, name, &record, passphrase)?;
     let public = signer.public_key().clone();
-    let result = runtime()?.block_on(async {
+    let result = runtime_for(context)?.block_on(async {
         let connection = Connection::open(context, network).await?;
         match provision::prove(
             &connection.exchange,

@@ -1,7 +1,7 @@
 //! What a key is to be: what was typed, read and thought over.
 
 use crate::{
-    cli::{answer, args::Wish, context::Context, failure::Failure},
+    cli::{args::Wish, context::Context, failure::Failure},
     exchange::{Area, Feature, Level, Network, Scope, Whitelisted},
     key::{Algorithm, KeyName},
     provision,
@@ -111,13 +111,13 @@ pub(super) fn same_wish(
     )
 }
 
+/// Returns the steps of a registration.
 pub(super) fn plan(
-    context: &Context,
     name: &KeyName,
     network: &Network,
     spec: &Specification,
     make: &str,
-) -> Result<(), Failure> {
+) -> Vec<String> {
     let mut steps = vec![
         format!("would {make} the {} key {name}", spec.algorithm),
         format!("would register it on {network} as {}", spec.label),
@@ -137,5 +137,5 @@ pub(super) fn plan(
             list.join(" ")
         ));
     }
-    answer::plan(context, &steps)
+    steps
 }

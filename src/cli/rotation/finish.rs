@@ -8,9 +8,9 @@ use super::hook;
 use crate::{
     cli::{
         answer,
-        args::{AdminArgs, Sealing},
+        args::{AdminArgs, Plain, Sealing},
         audit,
-        connect::{Office, runtime},
+        connect::{Office, runtime_for},
         context::{Context, now},
         failure::Failure,
         keys,
@@ -18,8 +18,9 @@ use crate::{
         memory, registry,
     },
     fleet::KEYS_OF_AN_ACCOUNT,
-    key::KeyName,
+    key::{KeyName, PrivateKey},
     provision::{self, Rotated},
+    secret::Passphrase,
     store::{Intent, Issued, Operation, Stage},
 };
 
@@ -32,7 +33,7 @@ pub(in crate::cli) fn finish(
 ) -> Result<Value, Failure> {
     let (name, network) = (intent.name.clone(), intent.place.network()?);
     let action = intent.operation.as_str();
-    let result = runtime()?.block_on(carry_out(context, intent, sealing, admin));
+    let result = runtime_for(context)?.block_on(carry_out(context, intent, sealing, admin));
     let public = context.store.public(&name).ok();
     audit::outcome(context, action, &name, &network, public.as_ref(), &result)?;
     result
@@ -111,21 +112,19 @@ async fn carry_out(
         let unlock = || context.passphrase(&name, passphrase, Some(&network));
         context.store.load_of(&name, intent.generation, unlock)?
     } else {
-        let key = keys::make(context, intent.spec.algorithm)?;
-        let pem = keys::seal(&key, new.as_deref(), &sealing.plain)?;
-        let record = keys::fresh_record(&key);
-        context
-            .store
-            .add_generation(&name, intent.generation, &pem, key.public(), &record)?;
-        context
-            .output
-            .remark(format!("made generation {} of {name}", intent.generation));
-        key
+        make_generation(context, &intent, new.as_deref(), &sealing.plain).inspect_err(|_| {
+            // Nothing was made, so nothing is under way.
+            let _ = context.store.conclude(&name);
+        })?
     };
     if intent.stage < Stage::Generated {
-        intent.fingerprint = Some(key.public().fingerprint());
-        intent.stage = Stage::Generated;
-        context.store.announce(&intent)?;
+        let mut next = intent.clone();
+        next.fingerprint = Some(key.public().fingerprint());
+        next.stage = Stage::Generated;
+        if let Err(error) = context.store.announce(&next) {
+            return Err(provision::unfinished(&intent, error.into()).into());
+        }
+        intent = next;
     }
     let held = memory::hold(context, key)?;
     let signer = signer.get_or_init(|| held);
@@ -167,6 +166,26 @@ fn taken_back(context: &Context, name: &KeyName) -> Result<Value, Failure> {
     let mut value = keys::about(context, name)?;
     answer::merge(&mut value, json!({"changed": false, "taken_back": true}));
     Ok(value)
+}
+
+/// Makes the key that takes the place of the one in use.
+fn make_generation(
+    context: &Context,
+    intent: &Intent,
+    passphrase: Option<&Passphrase>,
+    plain: &Plain,
+) -> Result<PrivateKey, Failure> {
+    let (name, generation) = (&intent.name, intent.generation);
+    let key = keys::make(context, intent.spec.algorithm)?;
+    let pem = keys::seal(&key, passphrase, plain)?;
+    let record = keys::fresh_record(&key);
+    context
+        .store
+        .add_generation(name, generation, &pem, key.public(), &record)?;
+    context
+        .output
+        .remark(format!("made generation {generation} of {name}"));
+    Ok(key)
 }
 
 /// Takes over what the exchange has now: what was narrowed there is not widened again. Makes room

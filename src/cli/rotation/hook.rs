@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::{
     cli::{args::HookArgs, context::Context, failure::Failure},
+    exchange::Network,
     store::{Intent, Issued},
 };
 
@@ -35,6 +36,7 @@ pub(super) fn run(context: &Context, intent: &Intent, issued: &Issued) -> Result
     let Some((program, arguments)) = succession.and_then(|s| s.hook.split_first()) else {
         return Ok(());
     };
+    let network = intent.place.network().map_err(|e| e.to_string())?;
     let path = |file| {
         context
             .store
@@ -46,7 +48,11 @@ pub(super) fn run(context: &Context, intent: &Intent, issued: &Issued) -> Result
         "operation": intent.operation,
         "name": intent.name,
         "generation": intent.generation,
-        "network": intent.place,
+        "network": network.name(),
+        "endpoint": match &network {
+            Network::Custom(endpoint) => Some(endpoint),
+            _ => None,
+        },
         "client_id": issued.client_id,
         "key_id": issued.key_id,
         "fingerprint": intent.fingerprint,
@@ -59,7 +65,9 @@ pub(super) fn run(context: &Context, intent: &Intent, issued: &Issued) -> Result
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(std::io::stderr());
-    for (field, value) in event.as_object().into_iter().flatten() {
+    // Under names that mean the same to a derikey that the program runs.
+    let fields = event.as_object().into_iter().flatten();
+    for (field, value) in fields.filter(|(_, value)| !value.is_null()) {
         let text = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);
