@@ -45,7 +45,7 @@ pub use network::{Endpoint, Network};
 pub use refusal::{Kind, Refusal};
 pub use rpc::{encode, must_fit};
 pub use scope::{Area, Level, PRESETS, Scope};
-pub use second_factor::{Challenge, SecondFactor, Unattended};
+pub use second_factor::{Attempts, Challenge, SecondFactor, Unattended};
 pub use skew::Skew;
 pub use totp::Totp;
 pub use transport::{Incoming, Outgoing, Transport};
@@ -98,8 +98,6 @@ pub enum Outcome<R> {
     Challenged(Challenge),
 }
 
-/// How often a second factor is tried before giving up.
-const ATTEMPTS: usize = 3;
 /// Pauses before a call is made again.
 const PAUSES: [Duration; 3] = [
     Duration::from_millis(300),
@@ -197,8 +195,25 @@ impl<T: Transport> Exchange<T> {
         method: &M,
         second: &mut dyn SecondFactor,
     ) -> Result<M::Reply, Error> {
+        self.confirm_within(who, method, second, &mut Attempts::default())
+            .await
+    }
+
+    /// As [`confirm`](Self::confirm), for a call that may have to be made anew: what was tried counts
+    /// on.
+    ///
+    /// # Errors
+    /// As [`confirm`](Self::confirm).
+    pub async fn confirm_within<M: Method>(
+        &self,
+        who: Authority<'_>,
+        method: &M,
+        second: &mut dyn SecondFactor,
+        attempts: &mut Attempts,
+    ) -> Result<M::Reply, Error> {
         let mut reason = "challenged again".to_owned();
-        for left in (0..ATTEMPTS).rev() {
+        let mut before = None;
+        while let Some(left) = attempts.next() {
             let challenge = match self.call(who, method).await {
                 Ok(Outcome::Done(reply)) => return Ok(reply),
                 Ok(Outcome::Challenged(challenge)) => challenge,
@@ -215,12 +230,17 @@ impl<T: Transport> Exchange<T> {
             if !challenge.takes_a_code() {
                 return Err(Error::HardwareKeyOnly { method: M::NAME });
             }
+            // A failed code voids its challenge (Deribit, "Security keys").
+            if before.replace(challenge.text().to_owned()).as_deref() == Some(challenge.text()) {
+                reason = "the challenge of the refused code came again".into();
+                break;
+            }
             let code = match second.code(&challenge) {
                 // What was wrong with the code before says more than that there is no other.
-                Err(Error::NoSecondFactor { .. }) if left + 1 < ATTEMPTS => {
+                Err(Error::NoSecondFactor { .. }) if attempts.made() > 1 => {
                     return Err(Error::SecondFactorRefused {
                         method: M::NAME,
-                        attempts: ATTEMPTS - left - 1,
+                        attempts: attempts.made() - 1,
                         reason,
                     });
                 }
@@ -237,13 +257,13 @@ impl<T: Transport> Exchange<T> {
                 Err(Error::Refused(refusal)) if refusal.kind() == Kind::SecondFactor => {
                     reason = refusal.reason.unwrap_or_else(|| "no reason given".into());
                 }
-                Err(error) if left > 0 && waits_out(&error, second) => {}
+                Err(error) if left > 0 && waits_out(&error, second) => before = None,
                 Err(error) => return Err(error),
             }
         }
         Err(Error::SecondFactorRefused {
             method: M::NAME,
-            attempts: ATTEMPTS,
+            attempts: attempts.made(),
             reason,
         })
     }

@@ -67,8 +67,6 @@ pub enum Event<'a> {
     Switched(Generation),
     /// A generation that an earlier rotation superseded is about to be removed.
     Clearing(Generation),
-    /// A superseded generation is left, as it is enabled at the exchange.
-    StillEnabled(Generation, &'a ClientId),
     /// So many keys of the account cannot be read.
     Withheld(usize),
     /// A generation that cannot be read is left as it is.

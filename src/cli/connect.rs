@@ -243,9 +243,11 @@ impl<'c> Office<'c> {
         passphrase: &PassphraseArgs,
     ) -> Result<Self, Failure> {
         let connection = Connection::open(context, network).await?;
+        let who = Admin::find(context, admin, passphrase, &connection)?;
+        let codes = Codes::open(context, &admin.second, network, who.operator().client_id())?;
         Ok(Self {
-            admin: Admin::find(context, admin, passphrase, &connection)?,
-            codes: Codes::open(context, &admin.second)?,
+            admin: who,
+            codes,
             connection,
         })
     }

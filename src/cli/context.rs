@@ -269,6 +269,8 @@ fn home(global: &Global) -> Result<PathBuf, Failure> {
     if home.as_os_str().is_empty() {
         return Err(Failure::usage("--home is empty"));
     }
+    // Without a slash at its end, which would follow a link.
+    let home: PathBuf = home.components().collect();
     let home = std::path::absolute(&home)
         .map_err(|error| Failure::configuration(format!("{}: {error}", home.display())))?;
     // Paths stand in answers and in what hooks are told, both JSON.

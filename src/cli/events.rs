@@ -45,10 +45,6 @@ pub(super) fn tell(context: &Context, event: &Event<'_>) {
         Event::Illegible(generation, error) => output.remark(format!(
             "warning: generation {generation} cannot be read and is left as it is: {error}"
         )),
-        Event::StillEnabled(generation, client_id) => output.remark(format!(
-            "generation {generation} is superseded and still enabled, and is left: \
-             \"derikey disable client:{client_id}\" ends it"
-        )),
         Event::Clearing(generation) => output.remark(format!(
             "removing generation {generation}, which was superseded before"
         )),

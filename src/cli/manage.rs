@@ -61,7 +61,7 @@ pub(super) fn refuse_pending(context: &Context, name: &KeyName) -> Result<(), Fa
             format!("{name} is in the grace of a rotation: its old key is enabled until {until}");
         return Err(Failure::refused(why).hint(format!(
             "go back with \"derikey rollback {name}\", or end the grace with \"derikey resume {name} --abandon\", \
-             which leaves both keys as they are"
+             which leaves both keys as they are until the next rotation"
         )));
     }
     let operation = intent.operation.as_str();

@@ -135,6 +135,9 @@ fn abandon(context: &Context, name: &KeyName, args: &Resume) -> Result<(), Failu
         Surrender::Unheard => "the exchange has not heard of it",
         Surrender::KeyRemoved => "the key that it registered is removed at the exchange",
         Surrender::KeyDisabled => "the key that it enabled is disabled again",
+        Surrender::LeftAsItIs if manage::grace_of(&intent).is_some() => {
+            "both keys stay as they are until the next rotation, which removes the older one"
+        }
         Surrender::LeftAsItIs => "what the exchange has stays as it is",
     };
     if context.global.dry_run {

@@ -111,10 +111,21 @@ fn rotate_one(
     let (known, _) = registered(name, &record)?;
     context.check_network(name, &known.network)?;
     if context.global.dry_run {
-        let steps = [
+        match context.store.intent(name)? {
+            Some(intent) if is_carried_on(&intent) => {
+                let step = format!(
+                    "would finish the rotation that stopped at {}",
+                    intent.stage.as_str()
+                );
+                return Ok(json!({"dry_run": true, "name": name, "steps": [step]}));
+            }
+            _ => manage::refuse_pending(context, name)?,
+        }
+        let current = context.store.current(name)?;
+        let mut steps = vec![
             format!(
                 "would make generation {} of {name}, a new {} key",
-                context.store.current(name)?.next(),
+                current.next(),
                 record.algorithm
             ),
             format!(
@@ -123,12 +134,17 @@ fn rotate_one(
             ),
             "would put it in use, and then disable the old key".into(),
         ];
+        let older = context.store.generations(name)?.into_iter();
+        let gone = older.filter(|generation| *generation != current);
+        steps.extend(gone.map(|generation| {
+            format!("would remove generation {generation}, which was superseded before")
+        }));
         return Ok(json!({"dry_run": true, "name": name, "steps": steps}));
     }
     let _lock = context.lock(name)?;
     let pending = context.store.intent(name)?;
     if let Some(intent) = past_taking_back(context, pending, &args.sealing, &args.admin)? {
-        if intent.operation == Operation::Rotate && intent.stage < Stage::Switched {
+        if is_carried_on(&intent) {
             let intent = as_typed_now(intent, args, hook);
             context.store.announce(&intent)?;
             return finish(context, intent, &args.sealing, &args.admin);
@@ -168,6 +184,11 @@ fn rotate_one(
         puts_off: None,
     });
     finish(context, intent, &args.sealing, &args.admin)
+}
+
+/// Tells whether to rotate a key is to finish what was interrupted of it.
+fn is_carried_on(intent: &Intent) -> bool {
+    intent.operation == Operation::Rotate && intent.stage < Stage::Switched
 }
 
 /// Ends a taking-back that was interrupted, so that what is typed now begins anew; returns what is

@@ -17,7 +17,7 @@ use super::{
     terminal::Waiting,
 };
 use crate::{
-    exchange::{Challenge, Error, SecondFactor, Totp},
+    exchange::{Challenge, ClientId, Error, Network, SecondFactor, Totp},
     secret::{OneTimeCode, TotpSeed},
     store,
 };
@@ -26,6 +26,8 @@ use crate::{
 pub(super) struct Codes<'a> {
     context: &'a Context,
     from: From,
+    /// Whoever logs in, and where: wherever a code comes from, it is good once there.
+    account: String,
 }
 
 enum From {
@@ -45,7 +47,12 @@ pub(super) struct Memory {
 
 impl<'a> Codes<'a> {
     /// Opens whatever was named; reads no code yet.
-    pub(super) fn open(context: &'a Context, args: &SecondFactorArgs) -> Result<Self, Failure> {
+    pub(super) fn open(
+        context: &'a Context,
+        args: &SecondFactorArgs,
+        network: &Network,
+        client_id: &ClientId,
+    ) -> Result<Self, Failure> {
         let config = &context.config;
         let typed =
             args.totp_fd.is_some() || args.totp_command.is_some() || args.totp_seed_file.is_some();
@@ -69,7 +76,11 @@ impl<'a> Codes<'a> {
             }
             (None, None, None) => From::Person,
         };
-        Ok(Self { context, from })
+        Ok(Self {
+            context,
+            from,
+            account: format!("{network} {client_id}"),
+        })
     }
 
     fn next(&mut self, challenge: &Challenge) -> Result<Zeroizing<String>, Error> {
@@ -78,8 +89,8 @@ impl<'a> Codes<'a> {
                 Some(file) => next_line(file),
                 None => Err(no_code("no code is left to read")),
             },
-            From::Program(command) => from_program(self.context, command),
-            From::Seed(totp) => from_seed(self.context, totp),
+            From::Program(command) => from_program(self.context, command, &self.account),
+            From::Seed(totp) => from_seed(self.context, totp, &self.account),
             From::Person => {
                 let site = challenge.rp_id().unwrap_or("the exchange");
                 let site: String = site
@@ -177,17 +188,27 @@ fn six_digits(code: Zeroizing<String>) -> Result<Zeroizing<String>, Error> {
 ///
 /// It shows the same code for half a minute, and a code is sent once. A step is used up by a code,
 /// not by a program that fails.
-fn from_program(context: &Context, command: &str) -> Result<Zeroizing<String>, Error> {
-    let source = format!("program {command}");
+fn from_program(
+    context: &Context,
+    command: &str,
+    account: &str,
+) -> Result<Zeroizing<String>, Error> {
+    let sources = [&*format!("program {command}"), account];
     let problem = |error: store::Error| no_code(&error.to_string());
     for _ in 0..LONGEST_WAIT {
         let step = Totp::step_at(seconds_now());
-        if context.store.is_step_free(&source, step).map_err(problem)? {
+        if context
+            .store
+            .is_step_free(&sources, step)
+            .map_err(problem)?
+        {
             let bytes = inputs::output_of(command, "the one-time code")
                 .map_err(|failure| no_code(failure.message()))?;
             let text = std::str::from_utf8(&bytes).unwrap_or_default();
             let code = six_digits(Zeroizing::new(text.trim().to_owned()))?;
-            if context.store.claim_step(&source, step).map_err(problem)? {
+            // A program that asks somebody may have taken its time: its code can be a later step's.
+            let step = Totp::step_at(seconds_now());
+            if context.store.claim_step(&sources, step).map_err(problem)? {
                 return Ok(code);
             }
         }
@@ -197,7 +218,7 @@ fn from_program(context: &Context, command: &str) -> Result<Zeroizing<String>, E
 }
 
 /// Waits for a step whose code nobody has sent, claims it, and returns its code.
-fn from_seed(context: &Context, totp: &Totp) -> Result<Zeroizing<String>, Error> {
+fn from_seed(context: &Context, totp: &Totp, account: &str) -> Result<Zeroizing<String>, Error> {
     for _ in 0..LONGEST_WAIT {
         let now = seconds_now();
         let step = Totp::step_at(now);
@@ -205,7 +226,7 @@ fn from_seed(context: &Context, totp: &Totp) -> Result<Zeroizing<String>, Error>
         let claimed = Totp::STEP - now % Totp::STEP > 2
             && context
                 .store
-                .claim_step(totp.tag(), step)
+                .claim_step(&[totp.tag(), account], step)
                 .map_err(|error| no_code(&error.to_string()))?;
         if claimed {
             return Ok(Zeroizing::new(totp.code(step).expose().to_owned()));

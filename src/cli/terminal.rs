@@ -5,7 +5,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{IsTerminal, Read, Write},
+    io::{self, IsTerminal, Read, Write},
     os::unix::net::UnixStream,
     sync::{
         Arc, OnceLock,
@@ -20,10 +20,10 @@ use rustix::{
     termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr},
 };
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
     iterator::Signals,
 };
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::failure::{EXIT_INTERRUPTED, Failure};
 
@@ -34,6 +34,10 @@ const LONGEST: usize = 1024;
 static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 /// Whether a prompt or an agent waits for signals itself.
 static AWAITED: AtomicBool = AtomicBool::new(false);
+/// Whether signals that nobody obeys do what they always do; while a secret is typed they end the
+/// prompt instead, so that the terminal is put right.
+static AS_EVER: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+const OTHERS: [i32; 4] = [SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2];
 /// Whether a thread says something before a signal ends the program.
 static ANSWERED: AtomicBool = AtomicBool::new(false);
 
@@ -84,6 +88,19 @@ fn exit_of(signal: i32) -> u8 {
     }
 }
 
+/// Says whether signals that nobody obeys do what they always do.
+fn as_ever(ever: bool) {
+    let flag = AS_EVER.get_or_init(|| {
+        let flag = Arc::new(AtomicBool::new(ever));
+        for signal in OTHERS {
+            // Whoever stops listening to a signal would leave it without any effect.
+            let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag));
+        }
+        flag
+    });
+    flag.store(ever, Ordering::SeqCst);
+}
+
 /// Says whether somebody waits for signals, who then may not end the program by themselves.
 fn await_signals(awaited: bool) {
     AWAITED.store(awaited, Ordering::SeqCst);
@@ -117,9 +134,8 @@ fn obeyed() -> &'static [i32] {
 
 /// From now on signals do not end the program: there is something to read when one comes.
 pub(super) fn signals_to_come() -> Result<UnixStream, Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::unexpected(format!("signals cannot be waited for: {error}"))
-    };
+    let failed =
+        |error: io::Error| Failure::unexpected(format!("signals cannot be waited for: {error}"));
     let (signals, sender) = UnixStream::pair().map_err(failed)?;
     for &signal in obeyed() {
         let sender = sender.try_clone().map_err(failed)?;
@@ -150,7 +166,7 @@ impl Terminal {
         self.say(question)?;
         let answer = {
             let quiet = Quiet::begin(&self.tty)?;
-            let answer = self.read_line(Some(&quiet.signals));
+            let answer = self.read_line(Some(&quiet));
             drop(quiet);
             answer
         };
@@ -171,13 +187,14 @@ impl Terminal {
         })
     }
 
-    fn read_line(&self, signals: Option<&UnixStream>) -> Result<Zeroizing<String>, Failure> {
+    fn read_line(&self, quiet: Option<&Quiet<'_>>) -> Result<Zeroizing<String>, Failure> {
         let mut line = Zeroizing::new(Vec::with_capacity(LONGEST));
         loop {
-            if let Some(signals) = signals {
+            if let Some(quiet) = quiet {
                 let mut fds = [
                     PollFd::new(&self.tty, PollFlags::IN),
-                    PollFd::new(signals, PollFlags::IN),
+                    PollFd::new(&quiet.signals, PollFlags::IN),
+                    PollFd::new(&quiet.resumed, PollFlags::IN),
                 ];
                 match poll(&mut fds, None) {
                     Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -187,9 +204,14 @@ impl Terminal {
                         )));
                     }
                 }
-                let [typed, signalled] = fds;
+                let [typed, signalled, resumed] = fds;
                 if !signalled.revents().is_empty() {
                     return Err(Failure::interrupted());
+                }
+                if !resumed.revents().is_empty() {
+                    quiet.hush_again()?;
+                    line.zeroize();
+                    continue;
                 }
                 if typed.revents().is_empty() {
                     continue;
@@ -199,7 +221,7 @@ impl Terminal {
             match (&self.tty).read(&mut *byte) {
                 Ok(0) => return Err(Failure::interrupted()),
                 Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     return Err(Failure::unexpected(format!(
                         "the terminal cannot be read: {error}"
@@ -227,38 +249,62 @@ impl Terminal {
 struct Quiet<'a> {
     tty: &'a File,
     before: Termios,
+    silent: Termios,
+    /// Readable when a signal is to end the program.
     signals: UnixStream,
+    /// Readable when it goes on after it was stopped: the shell has turned the echo on meanwhile.
+    resumed: UnixStream,
     registered: Vec<signal_hook::SigId>,
 }
 
 impl<'a> Quiet<'a> {
     fn begin(tty: &'a File) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| {
-            Failure::unexpected(format!("the terminal cannot be set up: {error}"))
-        };
-        let (signals, sender) = UnixStream::pair().map_err(failed)?;
+        let failed = not_set_up;
         let mut registered = Vec::new();
-        for &signal in obeyed() {
-            let sender = sender.try_clone().map_err(failed)?;
-            registered
-                .push(signal_hook::low_level::pipe::register(signal, sender).map_err(failed)?);
-        }
+        let mut wait_for = |waited: &[i32]| {
+            let (signals, sender) = UnixStream::pair()?;
+            for &signal in waited {
+                let sender = sender.try_clone()?;
+                registered.push(signal_hook::low_level::pipe::register(signal, sender)?);
+            }
+            Ok(signals)
+        };
+        let signals = wait_for(&[obeyed(), &OTHERS].concat()).map_err(failed)?;
+        let resumed = wait_for(&[SIGCONT]).map_err(failed)?;
         let before = tcgetattr(tty).map_err(|errno| failed(errno.into()))?;
         let mut silent = before.clone();
         silent
             .local_modes
             .remove(LocalModes::ECHO | LocalModes::ECHONL);
         await_signals(true);
+        as_ever(false);
         let quiet = Self {
             tty,
             before,
+            silent,
             signals,
+            resumed,
             registered,
         };
         // Flushing drops what was typed ahead, which was echoed.
-        tcsetattr(tty, OptionalActions::Flush, &silent).map_err(|errno| failed(errno.into()))?;
+        quiet.hush()?;
         Ok(quiet)
     }
+
+    fn hush(&self) -> Result<(), Failure> {
+        tcsetattr(self.tty, OptionalActions::Flush, &self.silent)
+            .map_err(|errno| not_set_up(errno.into()))
+    }
+
+    /// Turns the echo off once more; what was typed meanwhile is no part of the secret.
+    fn hush_again(&self) -> Result<(), Failure> {
+        (&self.resumed).read(&mut [0; 16]).map_err(not_set_up)?;
+        self.hush()
+    }
+}
+
+fn not_set_up(error: io::Error) -> Failure {
+    Failure::unexpected(format!("the terminal cannot be set up: {error}"))
 }
 
 impl Drop for Quiet<'_> {
@@ -268,6 +314,7 @@ impl Drop for Quiet<'_> {
             signal_hook::low_level::unregister(id);
         }
         await_signals(false);
+        as_ever(true);
     }
 }
 
@@ -277,7 +324,7 @@ pub(super) struct Waiting(Option<indicatif::ProgressBar>);
 impl Waiting {
     /// Begins, with what is being waited for.
     pub(super) fn begin(what: String, show: bool) -> Self {
-        if !show || !std::io::stderr().is_terminal() {
+        if !show || !io::stderr().is_terminal() {
             return Self(None);
         }
         let bar = indicatif::ProgressBar::new_spinner().with_message(what);

@@ -64,11 +64,10 @@ impl<'de> Deserialize<'de> for ClientId {
 macro_rules! lenient {
     ($($name:ident: $spelled:expr),*) => { $(
         impl $name {
-            /// Takes over what the exchange or a file says, which need not follow the rules for
-            /// what is typed: one odd entry must not hide a whole account.
+            /// Takes over what the exchange or a file says: one odd entry must not hide a whole
+            /// account. What could not be typed is not shown: it may be anything, a token of ours.
             fn lenient(text: &str) -> Self {
-                let shown = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-                Self($spelled(if shown { text } else { "unreadable" }))
+                text.parse().unwrap_or_else(|_| Self($spelled("unreadable")))
             }
         }
 
@@ -159,6 +158,8 @@ pub struct ApiKey {
     pub enabled: Option<bool>,
     /// Its public half, if it is asymmetric and readable.
     pub public_key: Option<PublicKey>,
+    /// Whether it shows a public half that cannot be read, which is not to show none.
+    pub public_key_unreadable: bool,
     /// What came as `client_secret`.
     pub credential: Credential,
     /// The addresses it may be used from, if they are shown; an empty list means any.
@@ -237,6 +238,10 @@ impl<'de> Deserialize<'de> for ApiKey {
         };
         let (addresses, words) = (entries(wire.ip_whitelist), entries(wire.enabled_features));
         let max_scope = wire.max_scope.unwrap_or_default();
+        let public_key = wire
+            .public_key
+            .as_ref()
+            .and_then(|pem| PublicKey::read(pem.as_bytes()).ok());
         let mut tamed = Vec::new();
         if !max_scope.is_understood() {
             tamed.push(Setting::Scope);
@@ -264,9 +269,8 @@ impl<'de> Deserialize<'de> for ApiKey {
             name: wire.name.as_deref().map(label).unwrap_or_default(),
             max_scope,
             enabled: wire.enabled,
-            public_key: wire
-                .public_key
-                .and_then(|pem| PublicKey::read(pem.as_bytes()).ok()),
+            public_key_unreadable: wire.public_key.is_some() && public_key.is_none(),
+            public_key,
             credential,
             ip_whitelist: addresses
                 .map(|list| list.iter().map(|ip| Whitelisted::lenient(ip)).collect()),
@@ -278,7 +282,8 @@ impl<'de> Deserialize<'de> for ApiKey {
     }
 }
 
-/// Returns a remote label with everything that could play tricks on a terminal replaced.
+/// Returns a remote label with everything that could play tricks on a terminal replaced; one that is
+/// much too long for a label may be anything, a token of ours, and is cut short.
 fn label(text: &str) -> String {
     let tame = |c: char| {
         if c.is_ascii_graphic() || c == ' ' {
@@ -287,5 +292,8 @@ fn label(text: &str) -> String {
             '?'
         }
     };
-    text.chars().take(64).map(tame).collect()
+    match text.chars().count() {
+        0..=32 => text.chars().map(tame).collect(),
+        _ => text.chars().take(16).map(tame).collect::<String>() + "...",
+    }
 }

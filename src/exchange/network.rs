@@ -206,6 +206,12 @@ impl FromStr for Endpoint {
         if !named && address.is_none() {
             return Err(bad("it has no host that can be one"));
         }
+        let name = host.trim_end_matches('.').to_ascii_lowercase();
+        if name == "deribit.com" || name.ends_with(".deribit.com") {
+            return Err(bad(
+                "the exchange itself is --network prod or test, whose trust cannot be changed",
+            ));
+        }
         let loopback = host == "localhost" || address.is_some_and(|a| a.is_loopback());
         match scheme {
             "https" => {}

@@ -13,6 +13,8 @@ const LARGEST_REQUEST: usize = 32_000;
 const TYPICAL_REQUEST: usize = 512;
 /// The documented one has 44 characters.
 const LONGEST_CHALLENGE: usize = 1_000;
+/// The longest wait that is believed, in seconds: a day.
+const LONGEST_WAIT: u64 = 86_400;
 
 #[derive(Serialize)]
 struct Request<'a, M> {
@@ -187,11 +189,19 @@ fn refusal(method: &'static str, fault: &Fault<'_>) -> Refusal {
         .unwrap_or_default();
     Refusal {
         method,
-        code: fault.code,
+        // One that no documented code is like may be an echo of what was sent.
+        code: if (-99_999..=99_999).contains(&fault.code) {
+            fault.code
+        } else {
+            0
+        },
         message: fault.message.and_then(spoken),
         reason: data.reason.and_then(spoken),
         param: data.param.and_then(spoken),
-        wait: data.wait.and_then(|wait| wait.get().parse().ok()),
+        wait: data
+            .wait
+            .and_then(|wait| wait.get().parse::<u64>().ok())
+            .map(|seconds| seconds.min(LONGEST_WAIT)),
     }
 }
 

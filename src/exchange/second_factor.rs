@@ -53,6 +53,29 @@ impl Challenge {
     }
 }
 
+/// How often a second factor has been tried for one operation: three times, then it stops.
+#[derive(Debug, Default)]
+pub struct Attempts(usize);
+
+impl Attempts {
+    /// How many there are.
+    const ALL: usize = 3;
+
+    /// Begins one, and returns how many are left after it; nothing where there was none left.
+    pub(super) const fn next(&mut self) -> Option<usize> {
+        if self.0 == Self::ALL {
+            return None;
+        }
+        self.0 += 1;
+        Some(Self::ALL - self.0)
+    }
+
+    /// Returns how many were begun.
+    pub(super) const fn made(&self) -> usize {
+        self.0
+    }
+}
+
 /// Someone who can answer a challenge: a person, a program, a seed.
 ///
 /// A code is good for one use, so an implementation remembers what it has given away.

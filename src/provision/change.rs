@@ -290,20 +290,30 @@ impl<T: Transport> Work<'_, T> {
                 _ => Err(Error::NoSuchApiKey { id }),
             };
         }
-        let said = match operation {
-            Operation::Enable => self.desk.call(&EnableApiKey { id }).await?.enabled,
-            Operation::Disable => self.desk.call(&DisableApiKey { id }).await?.enabled,
-            Operation::Remove => {
-                self.take_away(id).await?;
-                None
-            }
-            _ => None,
+        let key = match operation {
+            Operation::Enable => self.desk.call(&EnableApiKey { id }).await?,
+            Operation::Disable => self.desk.call(&DisableApiKey { id }).await?,
+            Operation::Remove => return self.take_away(id).await,
+            _ => return Ok(()),
         };
-        match said {
-            Some(enabled) if enabled != (operation == Operation::Enable) => {
-                Err(Error::SettingDiffers { what: "state" })
+        if (key.id, &key.client_id) != (id, client_id) {
+            return Err(Error::ForeignId {
+                id: key.id,
+                ours: client_id.clone(),
+            });
+        }
+        // The answer need not say it, and a key that is leaked must not be taken for disabled.
+        let said = match key.enabled {
+            Some(enabled) => Some(enabled),
+            None => {
+                let survey = self.survey_with(client_id).await?;
+                survey.by_id(id).and_then(|key| key.enabled)
             }
-            _ => Ok(()),
+        };
+        if said == Some(operation == Operation::Enable) {
+            Ok(())
+        } else {
+            Err(Error::SettingDiffers { what: "state" })
         }
     }
 

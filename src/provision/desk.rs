@@ -6,7 +6,7 @@ use super::clock_skew;
 use crate::{
     Error,
     exchange::{
-        self, Authority, ClientId, Exchange, Kind, Login, LoginScope, Method, Outcome,
+        self, Attempts, Authority, ClientId, Exchange, Kind, Login, LoginScope, Method, Outcome,
         SecondFactor, Session, SessionName, Skew, Transport,
     },
     secret::ClientSecret,
@@ -197,13 +197,17 @@ impl<'a, T: Transport> Desk<'a, T> {
     /// Those of [`log_in`] and [`Exchange::confirm`].
     pub async fn call<M: Method>(&mut self, method: &M) -> Result<M::Reply, Error> {
         let mut fresh = self.session.is_none();
+        let mut attempts = Attempts::default();
         loop {
             self.log_in().await?;
             let Some(session) = &self.session else {
                 continue;
             };
             let who = Authority::Bearer(&session.access_token);
-            match self.exchange.confirm(who, method, self.second).await {
+            let confirmed = self
+                .exchange
+                .confirm_within(who, method, self.second, &mut attempts);
+            match confirmed.await {
                 Err(exchange::Error::Refused(refusal))
                     if refusal.code == TOKEN_REFUSED && !fresh =>
                 {

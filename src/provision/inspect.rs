@@ -73,12 +73,18 @@ impl<T: Transport> Work<'_, T> {
     ) -> Result<Issued, Error> {
         let ours = public.fingerprint();
         let foreign = |problem| Error::ForeignKey { ours, problem };
+        if key.public_key_unreadable {
+            return Err(foreign("its public key cannot be read"));
+        }
         if key
             .public_key
             .as_ref()
             .is_some_and(|theirs| theirs != public)
         {
             return Err(foreign("its public key differs"));
+        }
+        if key.enabled == Some(false) {
+            return Err(Error::SettingDiffers { what: "state" });
         }
         let fingerprint_verified = match &key.credential {
             Credential::Fingerprint(theirs) if *theirs == ours => true,

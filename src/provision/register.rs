@@ -136,6 +136,7 @@ impl<T: Transport> Work<'_, T> {
             }
             // The key has logged in before; this host need not be on its whitelist.
             Err(Error::Exchange(error)) if error.is_credentials() => {
+                self.must_be_kept_out(&intent.name, &issued).await?;
                 (self.tell)(Event::NotFromHere);
                 None
             }
@@ -241,7 +242,13 @@ impl<T: Transport> Work<'_, T> {
             }
             result => result?,
         };
-        self.inspect(&edited, public, spec, &spec.scope)?;
+        let shown = self.inspect(&edited, public, spec, &spec.scope)?;
+        if (shown.key_id, &shown.client_id) != (issued.key_id, &issued.client_id) {
+            return Err(Error::ForeignId {
+                id: shown.key_id,
+                ours: issued.client_id.clone(),
+            });
+        }
         if !shows_whitelist(&edited, &spec.whitelist) {
             return Err(Error::SettingDiffers { what: "whitelist" });
         }

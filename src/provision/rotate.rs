@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Event, Operator, Outcomes, Work, as_it_is, strike_out, verdict::unfinished};
 use crate::{
     Error,
-    exchange::{ClientId, Scope, Transport, Whitelisted},
+    exchange::{Scope, Transport, Whitelisted},
     key::KeyName,
     signer::Signer,
     store::{Generation, Intent, Issued, Moment, Operation, Stage, Succession},
@@ -118,10 +118,10 @@ impl<'a, T: Transport> Work<'a, T> {
             (self.tell)(Event::Switched(intent.generation));
         }
         let until = intent.succession.as_ref().and_then(|s| s.until);
-        if intent.stage == Stage::Switched {
-            if let Some(until) = until.filter(|until| (self.now)() < *until) {
-                return Ok(Rotated::Waiting(self.outcomes(intent, granted)?, until));
-            }
+        if intent.stage == Stage::Switched
+            && let Some(until) = until.filter(|until| (self.now)() < *until)
+        {
+            return Ok(Rotated::Waiting(self.outcomes(intent, granted)?, until));
         }
         // Whoever has disabled both of them meant it.
         let both_disabled = self.is_disabled(&intent.name, intent.generation)?
@@ -129,6 +129,12 @@ impl<'a, T: Transport> Work<'a, T> {
         let touches_old = intent.stage == Stage::Switched || succession.remove_old;
         if proven_before && touches_old && !both_disabled {
             granted = self.prove_again(intent, &issued, signer).await?;
+        } else if touches_old && !succession.hook.is_empty() {
+            // A program that is told of the new key takes its time, too.
+            let (scope, whitelist) = (intent.spec.scope.clone(), intent.spec.whitelist.clone());
+            granted = self
+                .prove_as(&intent.name, &issued, signer, &scope, &whitelist)
+                .await?;
         }
         if intent.stage == Stage::Switched {
             self.close(&succession, &issued, signer, Operation::Disable)
@@ -195,28 +201,49 @@ impl<'a, T: Transport> Work<'a, T> {
             return Err(unusable("left without any right"));
         }
         let whitelist = as_it_is(key, &intent.spec).whitelist;
-        self.prove_as(&issued.client_id, signer, &scope, &whitelist)
+        self.prove_as(&intent.name, issued, signer, &scope, &whitelist)
             .await
     }
 
     /// Proves a key that has logged in before; this host need not be on its whitelist.
     async fn prove_as(
         &mut self,
-        client_id: &ClientId,
+        name: &KeyName,
+        issued: &Issued,
         signer: &dyn Signer,
         scope: &Scope,
         whitelist: &[Whitelisted],
     ) -> Result<Option<Scope>, Error> {
-        match self.prove(client_id, signer, scope).await {
+        match self.prove(&issued.client_id, signer, scope).await {
             Ok(proven) => {
                 (self.tell)(Event::Proven(proven.granted()));
                 Ok(Some(proven.granted))
             }
             Err(Error::Exchange(error)) if error.is_credentials() && !whitelist.is_empty() => {
+                self.must_be_kept_out(name, issued).await?;
                 (self.tell)(Event::NotFromHere);
                 Ok(None)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Makes sure that a refused login is the whitelist's doing: a key that somebody has disabled or
+    /// removed in the meantime is refused just the same.
+    pub(super) async fn must_be_kept_out(
+        &mut self,
+        name: &KeyName,
+        issued: &Issued,
+    ) -> Result<(), Error> {
+        let survey = self.survey_with(&issued.client_id).await?;
+        match survey.by_client_id(&issued.client_id) {
+            None => Err(Error::NoSuchApiKey { id: issued.key_id }),
+            Some(key) if key.enabled == Some(false) => Err(Error::Disabled { name: name.clone() }),
+            // One that lets everybody in keeps nobody out.
+            Some(key) if key.ip_whitelist.as_deref().is_some_and(<[_]>::is_empty) => {
+                Err(Error::SettingDiffers { what: "whitelist" })
+            }
+            Some(_) => Ok(()),
         }
     }
 
@@ -256,7 +283,7 @@ impl<'a, T: Transport> Work<'a, T> {
         let scope = intent.spec.scope.clone();
         let whitelist = &intent.spec.whitelist;
         let granted = self
-            .prove_as(&issued.client_id, signer, &scope, whitelist)
+            .prove_as(&intent.name, &issued, signer, &scope, whitelist)
             .await?;
         let now = Some((self.now)());
         self.write_record(intent, &issued, &scope, now)?;
@@ -329,11 +356,6 @@ impl<'a, T: Transport> Work<'a, T> {
             // One that nobody knows of is left from a rotation that ended before it registered.
             if let Some(known) = record.registration {
                 if known.retired.is_none() {
-                    continue;
-                }
-                // A grace that was given up leaves one: somebody may still use it.
-                if known.enabled {
-                    (self.tell)(Event::StillEnabled(generation, &known.client_id));
                     continue;
                 }
                 (self.tell)(Event::Clearing(generation));

@@ -1,4 +1,4 @@
-//! Which one-time codes are used up: the last step of each seed.
+//! Which one-time codes are used up: the last step of each seed, program and account.
 //!
 //! A code works once (RFC 6238 section 5.2), and two commands in the same half minute would send
 //! the same one. The step is claimed on disk before its code is sent.
@@ -18,22 +18,24 @@ const LARGEST: usize = 64 * 1024;
 const REMEMBERED: u64 = 2 * 60 * 24;
 
 impl Store {
-    /// Claims a step of a seed; false if it or a later one is used up.
+    /// Claims a step of each of these sources; false, and nothing claimed, if it or a later one is
+    /// used up in any.
     ///
     /// # Errors
     /// Those of the file system, and [`Error::Unreadable`].
-    pub fn claim_step(&self, seed: &str, step: u64) -> Result<bool, Error> {
+    pub fn claim_step(&self, sources: &[&str], step: u64) -> Result<bool, Error> {
         let path = self.steps_path()?;
         let lock_path = path.with_extension("lock");
         let lock = files::open_ours(&lock_path, OpenOptions::new().write(true))?;
         lock.lock().map_err(files::at(&lock_path))?;
         let mut used = used(&path)?;
-        if used.get(seed).is_some_and(|last| *last >= step) {
+        let mut last = sources.iter().filter_map(|source| used.get(*source));
+        if last.any(|last| *last >= step) {
             return Ok(false);
         }
         // One seed a line, for ever, would once be more than is read.
         used.retain(|_, last| last.saturating_add(REMEMBERED) > step);
-        used.insert(seed.into(), step);
+        used.extend(sources.iter().map(|source| ((*source).to_owned(), step)));
         let text = serde_json::to_vec(&used).map_err(|error| Error::Unreadable {
             path: path.clone(),
             problem: error.to_string(),
@@ -42,14 +44,14 @@ impl Store {
         Ok(true)
     }
 
-    /// Tells whether a step of a seed can still be claimed.
+    /// Tells whether a step can still be claimed of each of these sources.
     ///
     /// # Errors
     /// Those of the file system, and [`Error::Unreadable`].
-    pub fn is_step_free(&self, seed: &str, step: u64) -> Result<bool, Error> {
-        Ok(used(&self.steps_path()?)?
-            .get(seed)
-            .is_none_or(|last| *last < step))
+    pub fn is_step_free(&self, sources: &[&str], step: u64) -> Result<bool, Error> {
+        let used = used(&self.steps_path()?)?;
+        let mut last = sources.iter().filter_map(|source| used.get(*source));
+        Ok(last.all(|last| *last < step))
     }
 
     fn steps_path(&self) -> Result<PathBuf, Error> {
@@ -80,8 +82,8 @@ mod tests {
     fn a_step_is_claimed_once_and_with_it_all_before() {
         let home = tempfile::tempdir().unwrap();
         let store = Store::open(&home.path().join("store")).unwrap();
-        assert!(store.is_step_free("a", 5).unwrap());
-        assert!(store.claim_step("a", 5).unwrap());
+        assert!(store.is_step_free(&["a"], 5).unwrap());
+        assert!(store.claim_step(&["a"], 5).unwrap());
         for (seed, step, free) in [
             ("a", 4, false),
             ("a", 5, false),
@@ -89,12 +91,26 @@ mod tests {
             ("b", 5, true),
         ] {
             assert_eq!(
-                store.is_step_free(seed, step).unwrap(),
+                store.is_step_free(&[seed], step).unwrap(),
                 free,
                 "{seed} {step}"
             );
-            assert_eq!(store.claim_step(seed, step).unwrap(), free, "{seed} {step}");
+            assert_eq!(
+                store.claim_step(&[seed], step).unwrap(),
+                free,
+                "{seed} {step}"
+            );
         }
+    }
+
+    #[test]
+    fn a_step_is_claimed_of_all_sources_or_of_none() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store")).unwrap();
+        assert!(store.claim_step(&["seed", "account"], 5).unwrap());
+        assert!(!store.claim_step(&["program", "account"], 5).unwrap());
+        assert!(!store.is_step_free(&["program", "account"], 5).unwrap());
+        assert!(store.claim_step(&["program"], 5).unwrap());
     }
 
     #[test]
@@ -104,9 +120,9 @@ mod tests {
         let seeds: BTreeMap<_, _> = (0..200).map(|n| (format!("{n:016x}"), 7)).collect();
         let text = serde_json::to_vec(&seeds).unwrap();
         files::replace(&store.steps_path().unwrap(), &text, LARGEST).unwrap();
-        assert!(store.claim_step("another", 7).unwrap());
+        assert!(store.claim_step(&["another"], 7).unwrap());
         for seed in seeds.keys() {
-            assert!(!store.is_step_free(seed, 7).unwrap(), "{seed}");
+            assert!(!store.is_step_free(&[seed], 7).unwrap(), "{seed}");
         }
     }
 
@@ -115,12 +131,12 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let store = Store::open(&home.path().join("store")).unwrap();
         let first = 59_000_000;
-        assert!(store.claim_step("a", first).unwrap());
-        assert!(store.claim_step("b", first + 2_879).unwrap());
-        assert!(!store.is_step_free("a", first).unwrap(), "not yet");
-        assert!(store.claim_step("b", first + 2_880).unwrap());
-        assert!(store.is_step_free("a", first).unwrap(), "forgotten");
-        assert!(!store.is_step_free("b", first + 2_880).unwrap());
+        assert!(store.claim_step(&["a"], first).unwrap());
+        assert!(store.claim_step(&["b"], first + 2_879).unwrap());
+        assert!(!store.is_step_free(&["a"], first).unwrap(), "not yet");
+        assert!(store.claim_step(&["b"], first + 2_880).unwrap());
+        assert!(store.is_step_free(&["a"], first).unwrap(), "forgotten");
+        assert!(!store.is_step_free(&["b"], first + 2_880).unwrap());
     }
 
     /// Else every code would seem to be unused.

@@ -372,9 +372,9 @@ fn panic_goes_by_names_too_and_says_so_when_nothing_matches() {
 }
 
 #[test]
-fn a_grace_is_called_one_and_what_it_leaves_enabled_stays_until_somebody_disables_it() {
+fn a_grace_is_called_one_and_who_ends_it_is_told_what_becomes_of_the_old_key() {
     let bench = Bench::new();
-    let old = bench.trader("one");
+    bench.trader("one");
     bench
         .run(&join(&[&["rotate", "one", "--grace", "1h"], &PLAIN]))
         .json();
@@ -389,18 +389,17 @@ fn a_grace_is_called_one_and_what_it_leaves_enabled_stays_until_somebody_disable
         error["hint"].as_str().unwrap().contains("rollback"),
         "{error}"
     );
+    let rehearsed = bench.run(&["-n", "resume", "one", "--abandon"]).json();
+    let said = rehearsed["steps"].to_string();
+    assert!(said.contains("the next rotation, which removes"), "{said}");
+    let next = bench.run(&join(&[&["-n", "rotate", "one"], &PLAIN]));
+    assert!(message(&next, 8).contains("grace"), "{next:#?}");
     bench.run(&["resume", "one", "--abandon", "--yes"]).json();
-    bench.run(&join(&[&["rotate", "one"], &PLAIN])).json();
-    let left = bench.remote(&old["client_id"]);
-    assert_eq!(left["enabled"], true, "{left}");
-    bench
-        .run(&[
-            "disable",
-            &format!("client:{}", old["client_id"].as_str().unwrap()),
-        ])
-        .json();
-    bench.run(&join(&[&["rotate", "one"], &PLAIN])).json();
-    assert!(bench.find(&old["client_id"]).is_none());
+    let next = bench.run(&join(&[&["-n", "rotate", "one"], &PLAIN])).json();
+    assert!(
+        next["steps"].to_string().contains("remove generation 1"),
+        "{next}"
+    );
 }
 
 #[test]
@@ -526,4 +525,267 @@ fn a_key_that_is_there_needs_no_network_named() {
         message(&run, 8).contains("belongs to the sandbox"),
         "{run:#?}"
     );
+}
+
+/// A login that is refused need not be the whitelist's doing.
+#[test]
+fn no_old_key_goes_before_its_successor_is_known_to_be_enabled() {
+    for (method, change) in [
+        ("disable_api_key", "disabled"),
+        ("remove_api_key", "removed"),
+    ] {
+        for answer in ["honest", "odd"] {
+            let mut bench = Bench::new();
+            let meddler = Meddler::before(&mut bench.server);
+            let old = bench.provision("one", &["--scope", SCOPE, "--ip", "192.0.2.7"]);
+            let admin = Arc::new(bench.admin());
+            let meddles = move |call: &mut Call| {
+                let id = call.body["params"]["id"].clone();
+                let said = call.carry_out()?;
+                admin.call(&format!("private/{method}"), &json!({"id": id}));
+                let mut said = said;
+                if answer == "odd" {
+                    said["result"]["enabled"] = json!(false);
+                }
+                call.answer(&said.to_string())
+            };
+            meddler.strike("private/edit_api_key", Arc::new(meddles));
+            let run = bench.run(&join(&[&["rotate", "one"], &PLAIN]));
+            assert_ne!(run.code, Some(0), "{change} {answer}: {run:#?}");
+            let left = bench.remote(&old["client_id"]);
+            assert_eq!(left["enabled"], true, "{change} {answer}: {run:#?}");
+            let link = fs::read_link(bench.home.store().join("keys/one/current")).unwrap();
+            assert_eq!(link.to_str(), Some("1"), "{change} {answer}");
+        }
+    }
+}
+
+#[test]
+fn a_code_is_sent_once_whichever_way_it_came() {
+    let home = Home::new();
+    let seed = home.secret_file("seed", "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ");
+    let exchange = Home::new();
+    let seed = seed.to_str().unwrap();
+    let server = super::support::Server::start(&exchange, &["--totp-seed-file", seed]);
+    let program = format!(
+        "python3 -c \"import base64,hmac,struct,time; k=base64.b32decode(open('{seed}').read().strip()); \
+         d=hmac.new(k,struct.pack('>Q',int(time.time())//30),'sha1').digest(); o=d[-1]&15; \
+         print('%06d'%((struct.unpack('>I',d[o:o+4])[0]&0x7fffffff)%1000000))\""
+    );
+    if !super::support::installed("python3", &["-c", "0"]) {
+        return;
+    }
+    let provision = |name, source: &[&str]| {
+        let args = join(&[
+            &["--json", "provision", name, "--scope", SCOPE],
+            &PLAIN,
+            source,
+            &server.admin(),
+        ]);
+        home.run(&args).json();
+    };
+    // The sandbox takes each code once, and would refuse the second.
+    provision("one", &["--totp-seed-file", seed]);
+    provision("two", &["--totp-command", &program]);
+    let steps = fs::read_to_string(home.store().join("second-factor.json")).unwrap();
+    assert!(steps.contains("custom"), "{steps}");
+}
+
+#[test]
+fn three_codes_are_all_there_are_for_one_call() {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    let codes = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&codes);
+    let wants = move |call: &mut Call| {
+        let id = call.body["id"].clone();
+        if call.body["params"]["authorization_data"].is_string() {
+            let mut count = counted.lock().unwrap();
+            *count += 1;
+            let code = if *count == 3 { 13009 } else { 13668 };
+            let error =
+                json!({"code": code, "message": "no", "data": {"reason": "tfa_code_not_matched"}});
+            return call.answer(&json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string());
+        }
+        let challenge = json!({
+            "security_keys": [{"type": "tfa", "name": "tfa"}], "security_key_authorization_required": true,
+            "rp_id": "test.deribit.com", "challenge": format!("{:0>44}", call.nth),
+        });
+        call.answer(&json!({"jsonrpc": "2.0", "id": id, "result": challenge}).to_string())
+    };
+    meddler.strike("private/create_api_key", Arc::new(wants));
+    let lines: String = (0..9).map(|n| format!("{n}{n}{n}{n}{n}{n}\n")).collect();
+    let args = join(&[
+        &[
+            "--json",
+            "provision",
+            "one",
+            "--scope",
+            SCOPE,
+            "--totp-fd",
+            "0",
+        ],
+        &PLAIN,
+        &bench.server.admin(),
+    ]);
+    let run = bench.home.run_with_input(&args, lines.as_bytes());
+    run.error(6);
+    assert_eq!(*codes.lock().unwrap(), 3, "{run:#?}");
+}
+
+#[test]
+fn the_exchange_itself_is_no_custom_network() {
+    let home = Home::new();
+    for host in [
+        "www.deribit.com",
+        "TEST.deribit.com",
+        "deribit.com.",
+        "deribit.com:8443",
+    ] {
+        let endpoint = format!("https://{host}/api/v2");
+        let args = [
+            "--json",
+            "--network",
+            "custom",
+            "--endpoint",
+            &endpoint,
+            "provision",
+            "one",
+            "--scope",
+            SCOPE,
+        ];
+        let refused = home.run(&args);
+        assert!(
+            message(&refused, 2).contains("--network prod or test"),
+            "{refused:#?}"
+        );
+    }
+    assert!(!home.store().exists());
+}
+
+#[test]
+fn a_public_half_that_cannot_be_read_is_not_taken_for_one_that_is_not_shown() {
+    for shown in [
+        "garbage",
+        "",
+        "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
+    ] {
+        let mut bench = Bench::new();
+        let meddler = Meddler::before(&mut bench.server);
+        let other = move |call: &mut Call| call.retell(|key| key["public_key"] = json!(shown));
+        meddler.strike("private/create_api_key", Arc::new(other));
+        let provision = ["provision", "one", "--scope", SCOPE];
+        let run = bench.run(&join(&[&provision, &PLAIN]));
+        assert!(message(&run, 11).contains("cannot be read"), "{run:#?}");
+    }
+}
+
+/// For a key that is leaked nothing else matters.
+#[test]
+fn a_key_is_not_taken_for_disabled_because_the_answer_does_not_say() {
+    let silent = |key: &mut Value| drop(key.as_object_mut().unwrap().remove("enabled"));
+    let elsewhere = |key: &mut Value| key["id"] = json!(99);
+    type Lie = fn(&mut Value);
+    for (lie, done, code) in [
+        (silent as Lie, false, Some(11)),
+        (silent as Lie, true, Some(0)),
+        (elsewhere as Lie, true, Some(11)),
+    ] {
+        let mut bench = Bench::new();
+        let meddler = Meddler::before(&mut bench.server);
+        bench.trader("one");
+        let answers = move |call: &mut Call| {
+            if done {
+                return call.retell(lie);
+            }
+            let mut key =
+                json!({"id": call.body["params"]["id"], "client_id": "x", "enabled": false});
+            lie(&mut key);
+            let id = call.body["id"].clone();
+            call.answer(&json!({"jsonrpc": "2.0", "id": id, "result": key}).to_string())
+        };
+        meddler.strike("private/disable_api_key", Arc::new(answers));
+        let run = bench.run(&["disable", "one"]);
+        assert_eq!(run.code, code, "{done}: {run:#?}");
+    }
+}
+
+#[test]
+fn what_is_echoed_where_words_belong_is_not_shown() {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    bench.trader("one");
+    let echo =
+        "1582628593469.1MbQ-J_4.CBP-OqOwm_FBdMYj4cRK2dMXyHPfBtXGpzLxhWg31nHu3H_Q60FpE5_vqUBEQG";
+    let echoes = move |call: &mut Call| {
+        call.retell(|keys| {
+            for key in keys.as_array_mut().unwrap() {
+                key["name"] = json!(echo);
+                key["ip_whitelist"] = json!([echo]);
+                key["enabled_features"] = json!([echo]);
+            }
+        })
+    };
+    meddler.strike("private/list_api_keys", Arc::new(echoes));
+    for args in [
+        &["list", "--remote"][..],
+        &["doctor"],
+        &["-n", "panic"],
+        &["-vv", "list", "--remote"],
+    ] {
+        let run = bench.run(args);
+        for part in ["CBP-OqOwm", "FBdMYj4cRK2d", "1nHu3H_Q60F"] {
+            assert!(
+                !(run.stdout.clone() + &run.stderr).contains(part),
+                "{args:?}: {run:#?}"
+            );
+        }
+    }
+    let odd = |call: &mut Call| {
+        let id = call.body["id"].clone();
+        let error = json!({"code": 432_973, "message": "no", "data": {"wait": 932_592}});
+        call.answer(&json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string())
+    };
+    meddler.strike("private/list_api_keys", Arc::new(odd));
+    let run = bench.run(&["list", "--remote"]);
+    assert!(
+        !run.stderr.contains("432973") && !run.stderr.contains("932592"),
+        "{run:#?}"
+    );
+}
+
+#[test]
+fn an_administrators_own_whitelist_is_not_drawn_tighter_without_a_word() {
+    let bench = Bench::new();
+    let rights = [
+        "--scope",
+        "account:read_write trade:read",
+        "--ip",
+        "127.0.0.1",
+    ];
+    bench.provision("boss", &rights);
+    let as_boss = |more: &[&str]| {
+        let args = ["--json", "--yes", "edit", "boss", "--admin", "boss"];
+        bench.home.run(&join(&[&args, more]))
+    };
+    let refused = as_boss(&["--ip", "192.0.2.7"]);
+    assert!(
+        message(&refused, 8).contains("lock you out"),
+        "{refused:#?}"
+    );
+    as_boss(&["--add-ip", "192.0.2.7"]).json();
+    as_boss(&["--remove-ip", "192.0.2.7", "--i-will-lock-myself-out"]).json();
+}
+
+#[test]
+fn a_link_at_the_end_of_the_home_is_refused_with_a_slash_behind_it_too() {
+    let home = Home::new();
+    home.run(&join(&[&["generate", "one"], &PLAIN])).ok();
+    let link = home.path("link");
+    std::os::unix::fs::symlink(home.store(), &link).unwrap();
+    for slash in ["", "/", "//"] {
+        let path = format!("{}{slash}", link.display());
+        let refused = home.run(&["--json", "--home", &path, "list"]);
+        assert_ne!(refused.code, Some(0), "{slash}: {refused:#?}");
+    }
 }

@@ -80,6 +80,16 @@ for step in job["steps"]:
     if "signal" in step:
         time.sleep(0.05)
         os.kill(pid, step["signal"])
+    if step.get("stopped"):
+        # As a shell with job control does it.
+        time.sleep(0.05)
+        mode = termios.tcgetattr(slave)
+        mode[3] |= termios.ECHO
+        termios.tcsetattr(slave, termios.TCSANOW, mode)
+        os.kill(pid, signal.SIGCONT)
+        until(lambda: not echoes(), 3)
+        echoed.append(echoes())
+        os.write(master, step["then"].encode())
 if not until(ended):
     os.kill(pid, signal.SIGKILL)
     missing = missing or "its end"
@@ -286,7 +296,10 @@ fn ctrl_c_at_a_prompt_ends_with_130_and_the_terminal_echoes_again() {
 #[test]
 fn a_signal_at_a_prompt_ends_the_program_and_the_terminal_echoes_again() {
     let home = Home::new();
-    for (signal, exits) in [(15, [143, 130]), (2, [130, 130]), (1, [129, 130])] {
+    // What nobody obeys does not leave the terminal mute either: SIGQUIT, SIGALRM, SIGUSR1.
+    let others = [3, 14, 10].map(|signal| (signal, [130, 130]));
+    let obeyed = [(15, [143, 130]), (2, [130, 130]), (1, [129, 130])];
+    for (signal, exits) in obeyed.into_iter().chain(others) {
         let steps = json!([{"wait": "New passphrase", "signal": signal}]);
         let Some(session) = Person::at(&home).session(&["generate", "bot"], &steps) else {
             return;
@@ -299,6 +312,23 @@ fn a_signal_at_a_prompt_ends_the_program_and_the_terminal_echoes_again() {
         assert!(session.echo_after, "{signal}: {session:#?}");
         assert_eq!(keys_of(&home), Vec::<String>::new());
     }
+}
+
+#[test]
+fn a_prompt_that_was_stopped_does_not_echo_when_it_goes_on() {
+    let home = Home::new();
+    let stop = json!({
+        "wait": "New passphrase", "type": "half", "signal": 19, "stopped": true,
+        "then": format!("{PASSPHRASE}\n"),
+    });
+    let steps = json!([stop, typed("again: ", PASSPHRASE)]);
+    let Some(session) = Person::at(&home).session(&["generate", "bot"], &steps) else {
+        return;
+    };
+    assert_eq!(session.echoed, [false; 3], "{session:#?}");
+    assert!(!session.seen.contains(PASSPHRASE), "{session:#?}");
+    assert_eq!(session.exit, Some(0), "{session:#?}");
+    assert!(session.echo_after);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{
         failure::Failure,
         keys, registry,
     },
-    exchange::{ApiKey, Setting},
+    exchange::{ApiKey, Setting, Whitelisted},
     key::KeyName,
     provision::{self, Change, as_it_is, differences_of},
     store::{Operation, Record, Specification},
@@ -75,9 +75,12 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
             return Ok(None);
         }
         confirm_widening(context, &name, &is, &wish)?;
+        let operator = work.desk.operator().client_id();
         let narrows = key.max_scope.manages_keys() && !wish.scope.manages_keys();
-        if narrows && !args.lock_out.i_will_lock_myself_out {
-            refuse_lock_out(&survey, key, work.desk.operator().client_id())?;
+        // Whether this host is on it, nobody here knows.
+        let shuts_out = key.client_id == *operator && shuts_out(&is.whitelist, &wish.whitelist);
+        if (narrows || shuts_out) && !args.lock_out.i_will_lock_myself_out {
+            refuse_lock_out(&survey, key, operator)?;
         }
         let intent = intend(
             Operation::Edit,
@@ -150,6 +153,11 @@ pub(in crate::cli) fn refuse_to_garble(
         }
     }
     Ok(())
+}
+
+/// Tells whether an address that a key may be used from may not be one any more.
+fn shuts_out(is: &[Whitelisted], wish: &[Whitelisted]) -> bool {
+    !wish.is_empty() && (is.is_empty() || !is.iter().all(|address| wish.contains(address)))
 }
 
 /// Makes sure that more rights, or rights without a whitelist, are meant.

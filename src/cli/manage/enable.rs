@@ -97,9 +97,9 @@ fn set_named(
         return Err(
             Failure::refused(format!("{name} is still being registered")).hint(format!(
                 "take it back with \"derikey resume {name} --abandon\", or disable what there may be of it \
-                 with \"derikey panic --network {} --match {}\"",
+                 with \"derikey panic --match {} --network {}\"",
+                pending.spec.label,
                 pending.place.network().map_or("NETWORK", |network| network.name()),
-                pending.spec.label
             )),
         );
     }

@@ -57,7 +57,7 @@ pub(in crate::cli) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failu
             )],
         );
     }
-    let mut codes = Codes::open(context, &args.second)?;
+    let mut codes = Codes::open(context, &args.second, &network, &client_id)?;
     let signer = signers::signer_on(context, &name, Some(&network), &args.passphrase)?;
     let result = runtime_for(context)?.block_on(async {
         let connection = Connection::open(context, &network).await?;
@@ -152,7 +152,7 @@ fn paste(
         ),
         None => format!(
             "the sandbox has no web form to paste this into, and its administrator is at hand: \
-             run \"derikey register {name} --network sandbox --scope SCOPE\" instead"
+             run \"derikey register {name} --scope SCOPE --network sandbox\" instead"
         ),
     };
     let value = json!({"name": name, "fingerprint": public.fingerprint(), "public_key": pem, "next": steps});
