@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn every_endpoint_is_an_address_without_unicode_tables() {
         for text in [
-            "https://www.deribit.com/api/v2",
+            "https://exchange.example/api/v2",
             "https://xn--bcher-kva.example:8443/api/v2",
             "https://XN--BCHER-KVA.example/api/v2",
             "https://under-score.example./api/v2",

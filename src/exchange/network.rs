@@ -255,7 +255,8 @@ mod tests {
     #[test]
     fn endpoints_are_https_or_on_this_machine() {
         for good in [
-            "https://test.deribit.com/api/v2",
+            "https://deribit.com.example/api/v2",
+            "https://notderibit.com/api/v2",
             "https://gateway.example:8443/api/v2/",
             "http://127.0.0.1:8080/api/v2",
             "http://localhost:1/api/v2",
@@ -267,6 +268,9 @@ mod tests {
             "",
             "https://",
             "www.deribit.com/api/v2",
+            "https://www.deribit.com/api/v2",
+            "https://TEST.DERIBIT.COM./api/v2",
+            "https://deribit.com:8443/api/v2",
             "ftp://127.0.0.1/api/v2",
             "http://www.deribit.com/api/v2",
             "http://127.0.0.1.evil.example/api/v2",
