@@ -49,6 +49,7 @@ mod scene;
 mod second_factor;
 mod six_operations;
 mod ssh_agent;
+mod startup;
 mod store_files;
 mod supply;
 mod support;
