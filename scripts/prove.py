@@ -59,6 +59,7 @@ LONG = {
         "cargo audit --version && cargo deny --version",
         "cargo install --locked cargo-audit cargo-deny",
     ),
+    "EVERY_BYTE=1": ("EVERY_BYTE=1 cargo test --locked --test it cuts::", "true", ""),
     "EVERY_MANNER=1": ("EVERY_MANNER=1 cargo test --locked --test it every_command::", "true", ""),
 }
 # What README.md has its figures from; they are printed and not judged, as machines differ.
