@@ -67,8 +67,8 @@ FIGURES = ["benches/peers.sh", "cargo bench --locked --bench agent", "python3 be
 
 
 def results(path):
-    """Every test that ran: the binary it is in, its name, whether it passed."""
-    binary, found = "", []
+    """Every test that ran (the binary it is in, its name, whether it passed), and what each binary said last."""
+    binary, found, closing = "", [], []
     with open(path, errors="replace") as log:
         for line in log:
             if running := re.match(r"\s+Running (?:unittests )?(\S+)|\s+(Doc-tests) ", line):
@@ -76,7 +76,9 @@ def results(path):
             # One that is ignored needs what is not here, and proves nothing.
             elif test := re.match(r"test (.+?)(?: - should panic)? \.\.\. (ok|FAILED)", line):
                 found.append((binary, test.group(1), test.group(2) == "ok"))
-    return found
+            elif line.startswith("test result: "):
+                closing.append(line.rstrip())
+    return found, closing
 
 
 def meant(reference, words, tests):
@@ -184,7 +186,7 @@ def judge(cell, tests, scripts, left_out):
 
 def main():
     log, ended, *flags = sys.argv[1:]
-    tests, long = results(log), "--long" in flags
+    (tests, closing), long = results(log), "--long" in flags
     scripts, left_out = Scripts(long), LeftOut(os.environ.get("DERIKEY_LEFT_OUT"))
     rows = [(promise, cell, judge(cell, tests, scripts, left_out)) for promise, cell in promises()]
     print("| promise | test | result |\n|---|---|---|")
@@ -193,7 +195,9 @@ def main():
     failed = sum(result.startswith("FAILED") for *_, result in rows)
     broken = [name for _, name, passed in tests if not passed]
     partly = len(left_out.reasons)
-    print(f"\n{len(tests)} tests, {len(broken)} failed, {partly} left something out; {failed} promises without their proof")
+    # Once more, as whoever reads a long log reads its end.
+    print("", *closing, sep="\n")
+    print(f"{len(tests)} tests, {len(broken)} failed, {partly} left something out; {failed} promises without their proof")
     # A binary that dies takes results along that nobody misses.
     died = int(ended) != 0 and not broken
     if died:
