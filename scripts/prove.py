@@ -1,42 +1,74 @@
 #!/usr/bin/env python3
 """Holds the promises of SECURITY.md against the results of `cargo test`.
 
-    scripts/prove.sh runs the tests and then this.
+    scripts/prove.sh runs the tests and then this:  scripts/prove.py LOG EXIT [--long]
+
+LOG is what they printed, EXIT how they ended; the file that DERIKEY_LEFT_OUT names has a line for
+each thing that a test left out, as this machine cannot have it: the row that names the test says so.
 
 The table under "What is protected" is the list: each row names its tests by file, by room or by
 script. A row without a test that ran is a failure, so that a renamed file cannot make a promise
-empty; so is a script that is named and not known here. Standard library only.
+empty; so is a script that is named and not known here, and one known here that no row names.
+Standard library only.
 """
 
+import os
 import re
 import subprocess
 import sys
+import textwrap
 import time
 
-# What a row may name beside tests: the command, and one that says whether this machine can run it.
+TOML = ("python3 -c 'import tomllib'", "Python 3.11 or newer")
+# What a row may name beside tests: the command, one that says whether this machine can run it, and
+# what to install where it cannot.
 QUICK = {
-    "cargo deny": ("cargo deny check bans licenses sources", "cargo deny --version"),
-    "scripts/exceptions.py": ("python3 scripts/exceptions.py", "python3 -c 'import tomllib'"),
+    "cargo deny": (
+        "cargo deny check bans licenses sources",
+        "cargo deny --version",
+        "cargo install --locked cargo-deny",
+    ),
+    "scripts/exceptions.py": ("python3 scripts/exceptions.py", *TOML),
 }
 LONG = {
-    "scripts/sweep.py": ("python3 scripts/sweep.py --all", "strace --version"),
-    "scripts/miri.sh": ("scripts/miri.sh", "cargo +nightly miri --version"),
-    "scripts/fuzz.sh": ("scripts/fuzz.sh 60", "cargo +nightly fuzz --version"),
-    "scripts/vectors.py": ("python3 scripts/vectors.py", "python3 -m pip --version"),
-    "scripts/reproduce.sh": ("scripts/reproduce.sh", "readelf --version"),
-    "scripts/sbom.py": (
-        "cargo build --locked --release && python3 scripts/sbom.py --check",
-        "python3 -c 'import tomllib'",
+    "scripts/sweep.py": ("cargo build --locked && python3 scripts/sweep.py --all", "strace --version", "install strace"),
+    "scripts/miri.sh": (
+        "scripts/miri.sh",
+        "cargo +nightly miri --version",
+        "rustup toolchain install nightly --component miri,rust-src",
     ),
-    "EVERY_MANNER=1": ("EVERY_MANNER=1 cargo test --locked --test it every_command", "true"),
+    "scripts/fuzz.sh": (
+        "scripts/fuzz.sh 600",
+        "cargo +nightly fuzz --version",
+        "rustup toolchain install nightly && cargo install --locked cargo-fuzz",
+    ),
+    "scripts/vectors.py": (
+        "cargo build --locked && python3 scripts/vectors.py",
+        "python3 -m pip --version",
+        "install pip for python3",
+    ),
+    "scripts/reproduce.sh": ("scripts/reproduce.sh", "readelf --version", "install binutils"),
+    "scripts/sbom.py": ("cargo build --locked --release && python3 scripts/sbom.py --check", *TOML),
+    "scripts/startup-guard.sh": (
+        "cargo build --locked --release && bash scripts/startup-guard.sh",
+        "bash --version",
+        "install bash",
+    ),
+    "cargo audit": (
+        "cargo audit && cargo deny check advisories",
+        "cargo audit --version && cargo deny --version",
+        "cargo install --locked cargo-audit cargo-deny",
+    ),
+    "EVERY_BYTE=1": ("EVERY_BYTE=1 cargo test --locked --test it cuts::", "true", ""),
+    "EVERY_MANNER=1": ("EVERY_MANNER=1 cargo test --locked --test it every_command::", "true", ""),
 }
 # What README.md has its figures from; they are printed and not judged, as machines differ.
 FIGURES = ["benches/peers.sh", "cargo bench --locked --bench agent", "python3 benches/scale.py"]
 
 
 def results(path):
-    """Every test that ran: the binary it is in, its name, whether it passed."""
-    binary, found = "", []
+    """Every test that ran (the binary it is in, its name, whether it passed), and what each binary said last."""
+    binary, found, closing = "", [], []
     with open(path, errors="replace") as log:
         for line in log:
             if running := re.match(r"\s+Running (?:unittests )?(\S+)|\s+(Doc-tests) ", line):
@@ -44,7 +76,9 @@ def results(path):
             # One that is ignored needs what is not here, and proves nothing.
             elif test := re.match(r"test (.+?)(?: - should panic)? \.\.\. (ok|FAILED)", line):
                 found.append((binary, test.group(1), test.group(2) == "ok"))
-    return found
+            elif line.startswith("test result: "):
+                closing.append(line.rstrip())
+    return found, closing
 
 
 def meant(reference, words, tests):
@@ -68,6 +102,24 @@ def promises():
     return [(" | ".join(cells[:-1]).strip(), cells[-1].strip()) for cells in rows[1:]]
 
 
+class LeftOut:
+    """What tests left out, by the name of the test, or of its file where that is all that is known."""
+
+    def __init__(self, path):
+        self.reasons = {}
+        with open(path or os.devnull, errors="replace") as lines:
+            for name, what in (line.rstrip("\n").split("\t", 1) for line in lines):
+                self.reasons.setdefault(name, []).append(what)
+
+    def of(self, test):
+        binary, name, _ = test
+        return self.reasons.get(name, []) if binary.startswith("tests/it") else []
+
+    def of_files(self, tests):
+        files = {name.split("::")[0] + "::" for binary, name, _ in tests if binary.startswith("tests/it")}
+        return [what for file in sorted(files) for what in self.reasons.get(file, [])]
+
+
 class Scripts:
     """Runs what rows name beside tests, each once, and shows on standard error how far it is."""
 
@@ -76,11 +128,13 @@ class Scripts:
         self.long, self.ended = long, {}
 
     def run(self, name):
-        """Says whether it passed; nothing where it was not run."""
+        """Says whether it passed, or why it was not run."""
         if name not in self.ended:
-            command, able = self.known[name]
-            wanted = self.long or name in QUICK
-            self.ended[name] = self.passed(command) if wanted and self.can(able) else None
+            command, able, cure = self.known[name]
+            if not self.long and name in LONG:
+                self.ended[name] = "--long"
+            else:
+                self.ended[name] = self.passed(command) if self.can(able) else cure
         return self.ended[name]
 
     @staticmethod
@@ -96,13 +150,16 @@ class Scripts:
         return code == 0
 
 
-def judge(cell, tests, scripts):
+def judge(cell, tests, scripts, left_out):
     """Says in a word whether the tests of a row hold, and how many there were."""
-    count, bad, passed, skipped = 0, [], [], []
+    chosen_all, bad, passed, skipped = [], [], [], []
     for words, reference in re.findall(r"([^`]*)`([^`]+)`", cell):
         if reference in scripts.known:
             ended = scripts.run(reference)
-            {True: passed, False: bad, None: skipped}[ended].append(reference)
+            if isinstance(ended, str):
+                skipped.append(f"{reference} not run ({ended})")
+            else:
+                (passed if ended else bad).append(reference)
             continue
         chosen = meant(reference, words, tests)
         if chosen is None:
@@ -112,27 +169,48 @@ def judge(cell, tests, scripts):
             continue
         if not chosen:
             bad.append(f"{reference} has no test")
-        count += len(chosen)
+        chosen_all += chosen
         bad += [name for _, name, passed in chosen if not passed]
     if bad:
         return f"FAILED: {', '.join(bad)}"
-    said = [f"{count} test{'s' * (count != 1)} passed"] if count else []
-    said += [f"{', '.join(names)} {end}" for names, end in ((passed, "passed"), (skipped, "not run")) if names]
+    count, partly = len(chosen_all), sum(bool(left_out.of(test)) for test in chosen_all)
+    said = [f"{count} test{'s' * (count != 1)} passed{f', {partly} of them in part' * bool(partly)}"] if count else []
+    said += [f"{', '.join(passed)} passed"] if passed else []
+    said += skipped
+    reasons = [what for test in chosen_all for what in left_out.of(test)] + left_out.of_files(chosen_all)
+    # What follows a colon is detail; a bar would end the cell.
+    short = [textwrap.shorten(what.split(": ")[0].replace("|", "/"), 90, placeholder="...") for what in reasons]
+    said += [f"left out: {', '.join(dict.fromkeys(short))}"] if short else []
     return "; ".join(said) or "FAILED: no test"
 
 
 def main():
-    tests, long = results(sys.argv[1]), "--long" in sys.argv[2:]
-    scripts = Scripts(long)
-    rows = [(promise, cell, judge(cell, tests, scripts)) for promise, cell in promises()]
+    log, ended, *flags = sys.argv[1:]
+    (tests, closing), long = results(log), "--long" in flags
+    scripts, left_out = Scripts(long), LeftOut(os.environ.get("DERIKEY_LEFT_OUT"))
+    rows = [(promise, cell, judge(cell, tests, scripts, left_out)) for promise, cell in promises()]
     print("| promise | test | result |\n|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")
     failed = sum(result.startswith("FAILED") for *_, result in rows)
     broken = [name for _, name, passed in tests if not passed]
-    print(f"\n{len(tests)} tests, {len(broken)} failed; {failed} promises without their proof", flush=True)
+    partly = len(left_out.reasons)
+    # Once more, as whoever reads a long log reads its end.
+    print("", *closing, sep="\n")
+    print(f"{len(tests)} tests, {len(broken)} failed, {partly} left something out; {failed} promises without their proof")
+    # A binary that dies takes results along that nobody misses.
+    died = int(ended) != 0 and not broken
+    if died:
+        print(f"cargo test ended with exit code {ended}, and no test says why")
+    unnamed = [name for name in scripts.known if name not in scripts.ended]
+    if unnamed:
+        print(f"no promise names {', '.join(unnamed)}")
+    not_run = [f"{name} ({why})" for name, why in scripts.ended.items() if isinstance(why, str)]
+    if not_run:
+        print(f"{len(not_run)} of {len(scripts.ended)} scripts not run: {', '.join(not_run)}")
+    sys.stdout.flush()
     measured = [subprocess.run(command, shell=True).returncode == 0 for command in FIGURES if long]
-    sys.exit(1 if failed or broken or not tests or not all(measured) else 0)
+    sys.exit(1 if failed or broken or died or unnamed or not tests or not all(measured) else 0)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, 
 
 mod account;
 mod commands;
+#[cfg(test)]
+mod documented;
 mod fleet;
 mod keys;
 mod registry;

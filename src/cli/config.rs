@@ -94,18 +94,23 @@ impl Config {
                 .hint("README.md lists the fields it may have")
         };
         let text = std::str::from_utf8(&bytes).map_err(|_| broken("it is not UTF-8".into()))?;
+        Self::parse(text).map_err(broken)
+    }
+
+    /// Returns what a text declares, or what is wrong with it.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         // The message of the parser without its picture of the line, which could hold anything.
         let config: Self =
-            toml::from_str(text).map_err(|error| broken(error.message().replace('\n', " ")))?;
+            toml::from_str(text).map_err(|error| error.message().replace('\n', " "))?;
         if config
             .timeout
             .is_some_and(|seconds| !(1..=3600).contains(&seconds))
         {
-            return Err(broken("timeout: from 1 to 3600 seconds".into()));
+            return Err("timeout: from 1 to 3600 seconds".into());
         }
         for (name, policy) in &config.agent.keys {
             let checked = policy.check();
-            checked.map_err(|error| broken(format!("agent.keys.{name}: {error}")))?;
+            checked.map_err(|error| format!("agent.keys.{name}: {error}"))?;
         }
         Ok(config)
     }

@@ -1,4 +1,4 @@
-//! From a passphrase to a key: PBKDF2 as Wycheproof has it, scrypt as RFC 7914 has it.
+//! From a passphrase to a key: PBKDF2 as Wycheproof and RFC 7914 have it, scrypt as RFC 7914 has it.
 //!
 //! A vector is a derived key. A private key that another library sealed under it must open with
 //! the vector's passphrase, and with no other.
@@ -152,6 +152,33 @@ fn scrypt(salt: &str, n: u64, r: u16, p: u16) -> Kdf {
         parallelization: p,
         key_length: None,
     })
+}
+
+/// RFC 7914, section 11, of each vector as much as AES-256 takes.
+#[test]
+fn pbkdf2_derives_what_rfc_7914_derives() {
+    for (passphrase, salt, rounds, derived) in [
+        (
+            "passwd",
+            "salt",
+            1,
+            "55ac046e56e3089fec1691c22544b605f94185216dde0465e68b9d57c20dacbc",
+        ),
+        (
+            "Password",
+            "NaCl",
+            80_000,
+            "4ddcd8f60b98be21830cee5ef22701f9641a4418d04c0414aeff08876b34ab56",
+        ),
+    ] {
+        let kdf = Kdf::Pbkdf2(Pbkdf2Params {
+            salt: Salt::new(salt.as_bytes()).unwrap(),
+            iteration_count: rounds,
+            key_length: None,
+            prf: Pbkdf2Prf::HmacWithSha256,
+        });
+        opens(&sealed(kdf, &unhex(derived)), passphrase);
+    }
 }
 
 /// RFC 7914, section 12, of each vector as much as AES-256 takes.

@@ -2,7 +2,8 @@
 //! one of many ways: no secret is said, kept, or to be seen on the process.
 //!
 //! A command of the program that has no row here is a failure, and so is a row that no command has.
-//! Manners take turns; `EVERY_MANNER=1` has each row played in all of them.
+//! Manners take turns, and most of the sandbox's faults meet two rows each; `EVERY_MANNER=1` has each
+//! row played in every manner at every fault.
 
 use std::{
     collections::BTreeSet,
@@ -12,10 +13,12 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
 
+use derikey::sandbox::KINDS;
 use serde_json::{Value, json};
 
 use super::{
@@ -110,6 +113,20 @@ const MANNERS: [&[&str]; 6] = [
     &["--json", "-vvv"],
 ];
 
+/// The faults that every row meets in every run, each in a test of its own.
+const ALWAYS: [&str; 6] = [
+    "echo",
+    "both",
+    "unauthorized",
+    "drop-after",
+    "slow",
+    // Where the code is another.
+    "challenge",
+];
+
+/// What the sandbox says in the place of a public key where it is told to lie about that.
+const SHARED_SECRET: &str = "B6RsF9rrLY5ezEGBQkyLlV-UC7whyPJ34BMA-kKYpes";
+
 /// A second factor that is none: six digits that occur nowhere by chance.
 const CODE: &str = "907351";
 
@@ -201,7 +218,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(world: World) -> Self {
+    fn new(worlds: &[World]) -> Self {
         let (home, theirs) = (Home::new(), Home::new());
         let mut canaries = Canaries::default();
         home.secret_file("codes", &format!("{CODE}\n"));
@@ -245,10 +262,12 @@ impl Stage {
         fs::set_permissions(run, fs::Permissions::from_mode(0o700)).unwrap();
         drop(server);
         stage.theirs = theirs;
-        stage.world = world;
-        if world == World::WrongCode {
+        stage.world = worlds[0];
+        if worlds.iter().any(|world| world.asks_for_a_code()) {
             stage.canaries.add_raw("the one-time code", CODE.as_bytes());
         }
+        let shared = SHARED_SECRET.as_bytes();
+        stage.canaries.add("secret of another key", shared);
         copy(&stage.home.store(), &stage.home.path(".before"));
         copy(&stage.theirs.store(), &stage.theirs.path(".before"));
         stage
@@ -302,7 +321,7 @@ impl Stage {
                 "NETWORK" => flags.extend(network),
                 "ADMIN" => {
                     flags.extend(join(&[&network, &admin]));
-                    if self.world == World::WrongCode {
+                    if self.world.asks_for_a_code() {
                         flags.extend(["--totp-fd", "7"]);
                     }
                 }
@@ -326,18 +345,19 @@ impl Stage {
             fs::remove_dir_all(home.store()).unwrap_or_else(|e| panic!("{what}: {e}"));
             copy(&home.path(".before"), &home.store());
         }
-        let (fault, code) = match self.world {
-            World::Honest | World::WrongPassphrase => (None, false),
-            World::Faulty(fault) => (Some(fault), false),
-            World::WrongCode => (Some("challenge"), true),
+        let faults = match self.world {
+            World::Honest | World::WrongPassphrase => vec![],
+            // It needs a challenge to lie about.
+            World::Faulty("wrong-rp-id") => vec!["*:wrong-rp-id".to_owned(), "*:challenge".into()],
+            World::Faulty(fault) => vec![format!("*:{fault}")],
+            World::WrongCode => vec!["*:challenge".into()],
             World::Gone | World::NoThread | World::Mirror { .. } => return None,
         };
-        let mut args = Vec::new();
-        let faults = fault.map(|fault| format!("*:{fault}"));
-        if let Some(fault) = &faults {
+        let mut args: Vec<&str> = Vec::new();
+        for fault in &faults {
             args.extend(["--fault", fault]);
         }
-        if code {
+        if self.world.asks_for_a_code() {
             args.extend(["--totp-seed-file", "seed"]);
         }
         Some(Server::start_at(&self.theirs, &self.address, &args))
@@ -490,6 +510,10 @@ impl Stage {
 }
 
 impl World {
+    fn asks_for_a_code(self) -> bool {
+        matches!(self, Self::WrongCode | Self::Faulty("wrong-rp-id"))
+    }
+
     /// Whether a row can be any different here.
     fn concerns(self, args: &str) -> bool {
         match self {
@@ -503,34 +527,48 @@ impl World {
     }
 }
 
-/// The manners in which a row is played: they take turns, as all of them take a quarter of an hour.
+/// The manners in which a row is played: they take turns, as all of them take hours.
 fn manners(turn: usize) -> Vec<&'static [&'static str]> {
-    if std::env::var_os("EVERY_MANNER").is_some() {
+    if every_manner() {
         return MANNERS.into();
     }
     vec![MANNERS[turn % MANNERS.len()]]
 }
 
-/// Plays rows in a world.
-fn play(world: World, number: usize) {
-    play_and_look(world, number, |_| {});
+fn every_manner() -> bool {
+    std::env::var_os("EVERY_MANNER").is_some()
 }
 
-fn play_and_look(world: World, number: usize, mut look: impl FnMut(&Run)) {
-    let stage = Stage::new(world);
+/// Plays rows in a world.
+fn play(world: World, number: usize) {
+    play_and_look(&[world], number, |_| {});
+}
+
+/// Plays every row in one world; of several, each with the first row, which makes a key and asks the
+/// exchange for more than the others do, and with one other.
+fn play_and_look(worlds: &[World], number: usize, mut look: impl FnMut(&Run)) {
+    let mut stage = Stage::new(worlds);
+    let world = worlds[0];
     match world {
         World::Mirror { grants } => mirror(&stage.address, grants.then(|| stage.token.clone())),
         World::Gone => assert!(TcpStream::connect(&stage.address).is_err()),
         _ => {}
     }
     let rows = ROWS.iter().filter(|(_, args)| world.concerns(args));
-    for (turn, (name, args)) in rows.enumerate() {
+    let plays: Vec<_> = if let [world] = worlds {
+        rows.map(|row| (row, world)).collect()
+    } else {
+        let first = worlds.iter().map(|world| (&ROWS[0], world));
+        rows.skip(1).cycle().zip(worlds).chain(first).collect()
+    };
+    for (turn, ((name, args), world)) in plays.into_iter().enumerate() {
+        stage.world = *world;
         for manner in manners(turn + number) {
             let server = stage.restore();
             let run = stage.play(name, args, manner);
             drop(server);
             look(&run);
-            if world == World::Honest {
+            if *world == World::Honest {
                 let line = format!("{name} {args}");
                 let known = ENDS.iter().find(|(begin, _)| line.starts_with(begin));
                 let expected = known.map_or(0, |(_, code)| *code);
@@ -574,6 +612,28 @@ fn where_the_exchange_is_slow() {
 }
 
 #[test]
+fn where_the_exchange_fails_in_any_other_way() {
+    let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    assert!(ALWAYS.iter().all(|name| kinds.contains(name)), "{kinds:?}");
+    let others = kinds.iter().filter(|name| !ALWAYS.contains(name));
+    let worlds: Vec<World> = others.map(|name| World::Faulty(name)).collect();
+    if !every_manner() {
+        play_and_look(&worlds, 13, |_| {});
+        return;
+    }
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some(world) = worlds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    play(*world, 13);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn where_a_mirror_answers() {
     play(World::Mirror { grants: false }, 7);
 }
@@ -604,7 +664,7 @@ fn where_no_thread_can_be_had() {
         return;
     }
     let mut panics = 0;
-    play_and_look(World::NoThread, 12, |run| {
+    play_and_look(&[World::NoThread], 12, |run| {
         panics += usize::from(run.stderr.contains("a defect in the program"));
     });
     assert!(panics > 1, "{panics}");

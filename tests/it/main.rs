@@ -50,6 +50,7 @@ mod second_factor;
 mod second_look;
 mod six_operations;
 mod ssh_agent;
+mod startup;
 mod store_files;
 mod supply;
 mod support;

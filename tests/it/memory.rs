@@ -187,7 +187,7 @@ fn flags(pid: u32, range: &str) -> Vec<String> {
 fn keys_are_out_of_sight_where_the_system_has_secret_memory() {
     let holder = hold("shelter", &[]);
     if holder.residence != "secret" {
-        eprintln!("no secret memory here: {}", holder.residence);
+        left_out(&format!("no secret memory here: {}", holder.residence));
         return;
     }
     let found = holder.traces.in_memory(holder.pid).unwrap();
@@ -377,7 +377,7 @@ fn status_and_doctor_tell_what_memory_there_is() {
     let home = Home::new();
     let here = home.run(&["--json", "status"]).json()["memory"].clone();
     if here == "pageable" {
-        eprintln!("no memory can be locked here");
+        left_out("no memory can be locked here");
         return;
     }
     for (calls, word) in [(NO_SECRET_MEMORY, "locked"), (NO_LOCKED_MEMORY, "pageable")] {

@@ -29,7 +29,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::support::{Home, data};
+use crate::{
+    round_trips::config,
+    support::{Home, data},
+};
 
 const SCOPE: &str = "account:read trade:read_write";
 const GRACE: u64 = 3600;
@@ -633,7 +636,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config(20))]
 
     #[test]
     fn rotations_killed_anywhere_end_as_the_model_says(steps in steps()) {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     agent::{Running, Stage},
-    support::{Home, Run, Server, installed},
+    support::{Home, Run, Server, installed, left_out},
 };
 
 const UNITS: [&str; 2] = ["derikey-agent.service", "derikey-agent.socket"];
@@ -112,6 +112,8 @@ fn systemd_finds_no_fault_with_the_units() {
     let known = analyze(&["security", "--help"], &[]).stdout;
     if known.contains("--offline") && known.contains("--threshold") {
         analyze(&exposed, &copies[..1]).ok();
+    } else {
+        left_out("this systemd-analyze does not judge how exposed a file is");
     }
 }
 

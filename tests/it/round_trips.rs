@@ -112,11 +112,14 @@ fn read_back(text: &str) -> (Stamp, Purpose) {
     (stamp, purpose)
 }
 
-fn config(cases: u32) -> ProptestConfig {
+/// So many cases, unless `PROPTEST_CASES` says otherwise, which the default has read.
+pub(crate) fn config(cases: u32) -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    let said = std::env::var_os("PROPTEST_CASES").is_some();
     ProptestConfig {
-        cases,
+        cases: if said { usual.cases } else { cases },
         failure_persistence: None,
-        ..ProptestConfig::default()
+        ..usual
     }
 }
 

@@ -1,6 +1,8 @@
 //! Short sweeps of `scripts/sweep.py`; the whole ones are reported in docs/sweep.md.
 
-use std::{path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
+
+use derikey::sandbox::KINDS;
 
 use super::{kills::can_trace, support::installed};
 
@@ -91,4 +93,24 @@ fn the_exchange_fails_under_a_rotation() {
 fn the_exchange_fails_under_an_edit_and_a_removal() {
     sweep("exchange", "5", &BEFORE, &EDIT);
     sweep("exchange", "5", &BEFORE, &REMOVE);
+}
+
+/// The second factor is `tests/it/second_factor.rs`'s.
+#[test]
+fn the_sweep_knows_every_fault_but_those_of_the_second_factor() {
+    let read =
+        |file: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let script = read("scripts/sweep.py");
+    let (_, list) = script.split_once("FAULTS = (").unwrap();
+    let (list, _) = list.split_once(").split()").unwrap();
+    let mut swept: Vec<&str> = list.split(['"', ' ', '\n']).collect();
+    swept.retain(|word| !word.is_empty());
+    let number = swept.len();
+    swept.extend(["challenge", "wrong-rp-id"]);
+    swept.sort_unstable();
+    let mut known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    known.sort_unstable();
+    assert_eq!(swept, known);
+    let said = format!("{number} of the sandbox's {} ways", known.len());
+    assert!(read("docs/sweep.md").contains(&said), "{said}");
 }

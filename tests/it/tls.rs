@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::{
     scene::{Account, NAME, SCOPE, Scene, measure, says_why},
+    store_files::traced,
     support::{Server, installed, join},
 };
 
@@ -563,6 +564,13 @@ fn plain_http_leaves_this_machine_for_nobody() {
             "--no-passphrase",
             "--insecure",
         ]);
+        // Nobody is spoken to and no name is looked up: there is not even a socket.
+        if let Some((_, calls)) = traced(&scene.home, "execve,socket,connect", &command) {
+            for call in calls {
+                let what = format!("{endpoint}: {}({})", call.name, call.arguments);
+                assert!(!call.arguments.contains("AF_INET"), "{what}");
+            }
+        }
         let end = measure(command);
         assert_eq!(end.run.code, Some(2), "{endpoint}: {end:#?}");
         says_why(&end.run, endpoint);
