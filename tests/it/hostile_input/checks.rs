@@ -20,6 +20,7 @@ use derikey::{
         Agent, Code, Decision, Denial, Granted, Held, Identity, Ledger, Limits, Logins, Policy,
         Unwritable, serve,
     },
+    cli::Config,
     exchange::{
         Authority, Challenge, CreateApiKey, Error, Exchange, GetAccessLog, GetTime, Incoming,
         ListApiKeys, Method, Network, Outcome, Outgoing, Ping, Scope, SecondFactor, Session,
@@ -40,7 +41,7 @@ use zeroize::Zeroizing;
 pub type Check = fn(&[u8]);
 
 /// All of them, by the names of their corpora.
-pub const CHECKS: [(&str, Check); 12] = [
+pub const CHECKS: [(&str, Check); 13] = [
     ("keys", keys),
     ("openssh", openssh),
     ("sealed", sealed),
@@ -49,6 +50,7 @@ pub const CHECKS: [(&str, Check); 12] = [
     ("scopes", scopes),
     ("agent", agent),
     ("policy", policy),
+    ("config", config),
     ("fleet", fleet),
     ("journal", journal),
     ("record", record),
@@ -610,6 +612,127 @@ pub fn policy(data: &[u8]) {
         }
         if let Some(rate) = policy.rate {
             assert!((1..=1_000_000).contains(&rate.count));
+        }
+    }
+}
+
+/// The fields of `config.toml`, of its `agent`, and of a key there.
+const FIELDS: [&str; 14] = [
+    "network",
+    "endpoint",
+    "ca_file",
+    "timeout",
+    "require_locked_memory",
+    "passphrase_file",
+    "passphrase_command",
+    "admin",
+    "admin_client_id",
+    "admin_secret_file",
+    "admin_secret_command",
+    "totp_command",
+    "totp_seed_file",
+    "agent",
+];
+const AGENT_FIELDS: [&str; 4] = ["line", "idle", "total", "keys"];
+const KEY_FIELDS: [&str; 6] = ["operations", "rest", "scope", "rate", "lifetime", "uses"];
+
+/// What no error shows, as a text and as a number.
+const CANARY: &str = "tr0ub4dor";
+const CANARY_NUMBER: i64 = 7_316_498_250;
+
+/// A whole `config.toml`. What is taken has known fields only; an error is a line that a terminal
+/// can be shown, with no value in it, whatever the field is called.
+pub fn config(data: &[u8]) {
+    let taken = Config::parse(data)
+        .map_err(|error| is_told_well(&error))
+        .is_ok();
+    let Ok(text) = str::from_utf8(data) else {
+        return assert!(!taken);
+    };
+    let Ok(table) = text.parse::<toml::Table>() else {
+        assert!(!taken);
+        return shows_no_torn_value(text);
+    };
+    if taken {
+        has_only(&table, &FIELDS);
+        let nothing = toml::Table::new();
+        let inside = |table: &toml::Table, field: &str| match table.get(field) {
+            Some(value) => value.as_table().unwrap().clone(),
+            None => nothing.clone(),
+        };
+        let agent = inside(&table, "agent");
+        has_only(&agent, &AGENT_FIELDS);
+        for (name, policy) in inside(&agent, "keys") {
+            assert!(name.parse::<KeyName>().is_ok(), "{name:?}");
+            has_only(policy.as_table().unwrap(), &KEY_FIELDS);
+        }
+    }
+    // Each value in turn is one that somebody would not want to read in a log.
+    for n in 0..32 {
+        for canary in [
+            toml::Value::from(CANARY),
+            CANARY_NUMBER.into(),
+            vec![CANARY].into(),
+            vec![CANARY_NUMBER].into(),
+        ] {
+            let mut table = table.clone();
+            if !with_value(&mut table, &mut { n }, &canary) {
+                return;
+            }
+            if let Err(error) = Config::parse(table.to_string().as_bytes()) {
+                shows_no_canary(&error);
+            }
+        }
+    }
+}
+
+fn has_only(table: &toml::Table, known: &[&str]) {
+    let strange = table.keys().find(|field| !known.contains(&field.as_str()));
+    assert_eq!(strange, None);
+}
+
+fn is_told_well(error: &str) {
+    let visible = |b: u8| b == b' ' || b.is_ascii_graphic();
+    assert!(
+        error.bytes().all(visible) && error.len() < 1024,
+        "{error:?}"
+    );
+}
+
+fn shows_no_canary(error: &str) {
+    is_told_well(error);
+    let shown = error.contains(CANARY) || error.contains(&CANARY_NUMBER.to_string());
+    assert!(!shown, "{error}");
+}
+
+/// Puts another value in the place of the `n`th, those of tables within tables included.
+fn with_value(table: &mut toml::Table, n: &mut usize, value: &toml::Value) -> bool {
+    for (_, old) in table.iter_mut() {
+        if *n == 0 {
+            *old = value.clone();
+            return true;
+        }
+        *n -= 1;
+        if let toml::Value::Table(inner) = old
+            && with_value(inner, n, value)
+        {
+            return true;
+        }
+    }
+    false
+}
+
+/// What is no TOML: the same with a canary after an equals sign, where that is none either.
+fn shows_no_torn_value(text: &str) {
+    for (at, _) in text.match_indices('=').take(8) {
+        let (before, after) = text.split_at(at + 1);
+        for value in [CANARY, "\"tr0ub4dor\" #", "'tr0ub4dor", "7316498250"] {
+            let torn = format!("{before}{value}{after}");
+            if let Err(error) = Config::parse(torn.as_bytes())
+                && torn.parse::<toml::Table>().is_err()
+            {
+                shows_no_canary(&error);
+            }
         }
     }
 }
