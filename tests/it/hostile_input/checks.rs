@@ -385,7 +385,7 @@ impl Ledger for Nowhere {
     }
 }
 
-/// The keys that the agent under test has, and what each may be asked for.
+/// The keys that the agent under test always has, and what each may be asked for.
 const POLICIES: [(&str, &str); 3] = [
     ("plain", ""),
     (
@@ -394,20 +394,72 @@ const POLICIES: [(&str, &str); 3] = [
     ),
     ("tokens", "operations = [\"token\"]"),
 ];
+/// The key whose policy is the first line.
+const OWN: &str = "own";
+
+/// A policy, as its text says it: for what is judged by it, not by the type that is under test.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Said(toml::Table);
+
+impl Said {
+    /// Reads what stands after `own = `, if that is a policy that a configuration may have.
+    fn read(line: &[u8]) -> Option<(Self, Policy)> {
+        let line = str::from_utf8(line).ok()?;
+        let said: toml::Table = format!("{OWN} = {line}").parse().ok()?;
+        let said = Self(said.get(OWN)?.as_table()?.clone());
+        let policy: Policy = toml::from_str(&said.0.to_string()).ok()?;
+        policy.check().ok()?;
+        Some((said, policy))
+    }
+
+    fn of(key: &str, own: Option<&Self>) -> Self {
+        let fixed = POLICIES.iter().find(|(name, _)| *name == key);
+        match fixed {
+            Some((_, text)) => Self(text.parse().unwrap()),
+            None => own.filter(|_| key == OWN).unwrap().clone(),
+        }
+    }
+
+    fn lists(&self, field: &str, word: &str) -> Option<bool> {
+        let words = self.0.get(field)?.as_array().unwrap();
+        Some(words.iter().any(|said| said.as_str() == Some(word)))
+    }
+
+    fn allows(&self, operation: &str) -> bool {
+        let unsaid = || operation != "rest" || self.0.contains_key("rest");
+        self.lists("operations", operation).unwrap_or_else(unsaid)
+    }
+
+    fn wears_out(&self) -> bool {
+        ["uses", "rate", "lifetime"]
+            .iter()
+            .any(|limit| self.0.contains_key(*limit))
+    }
+
+    /// How often it may sign before it is forgotten.
+    fn uses(&self) -> Option<usize> {
+        let uses = self.0.get("uses")?.as_integer()?;
+        usize::try_from(uses).ok()
+    }
+}
 
 /// An agent in a thread of its own, and a connection to it.
 struct Running {
+    /// The policy of one more key, and how often that key has signed.
+    own: Option<Said>,
+    own_signed: usize,
     signed: Arc<Mutex<Vec<Purpose>>>,
     path: std::path::PathBuf,
     _dir: tempfile::TempDir,
     connection: Option<BufReader<UnixStream>>,
     stop: UnixStream,
+    serving: Option<thread::JoinHandle<()>>,
 }
 
 impl Running {
-    fn start() -> Self {
+    fn start(own: Option<(Said, Policy)>) -> Self {
         let signed: Arc<Mutex<Vec<Purpose>>> = Arc::default();
-        let held = POLICIES.map(|(name, policy)| Held {
+        let held = |(name, policy): (&str, Policy)| Held {
             identity: Identity {
                 name: name.parse().unwrap(),
                 client_id: "wcVoQGam".into(),
@@ -418,20 +470,29 @@ impl Running {
                 signer: LocalSigner::new(PrivateKey::read(SEED_KEY, None).unwrap(), Frozen),
                 signed: Arc::clone(&signed),
             }),
-            policy: toml::from_str(policy).unwrap(),
-        });
-        let agent = Agent::new(held.into(), Box::new(Nowhere), Box::new(Nowhere), [7; 32]);
+            policy,
+        };
+        let (own, policy) = own.unzip();
+        let fixed = POLICIES.map(|(name, policy)| (name, toml::from_str(policy).unwrap()));
+        let policies = fixed.into_iter().chain(policy.map(|policy| (OWN, policy)));
+        let held = policies.map(held).collect();
+        let agent = Agent::new(held, Box::new(Nowhere), Box::new(Nowhere), [7; 32]);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
         let (stop, bell) = UnixStream::pair().unwrap();
-        thread::spawn(move || serve(&listener, &Arc::new(agent), Limits::default(), &bell));
+        let serving = thread::spawn(move || {
+            serve(&listener, &Arc::new(agent), Limits::default(), &bell).unwrap();
+        });
         Self {
+            own,
+            own_signed: 0,
             signed,
             path,
             _dir: dir,
             connection: None,
             stop,
+            serving: Some(serving),
         }
     }
 
@@ -459,7 +520,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.connection = None;
         let _ = self.stop.write_all(b"x");
+        // There are thousands of them, one after the other.
+        let ended = self.serving.take().map(thread::JoinHandle::join);
+        assert!(!matches!(ended, Some(Err(_))) || thread::panicking());
     }
 }
 
@@ -467,11 +532,26 @@ thread_local! {
     static AGENT: RefCell<Option<Running>> = const { RefCell::new(None) };
 }
 
-/// Lines to an agent. Whatever is signed has exactly the form that the policy allowed.
+/// Lines to an agent. Whatever is signed has exactly the form that the policy allowed. The first
+/// line may be the policy of one more key, as an inline table: `{ rest = ["GET ..."], uses = 3 }`.
 pub fn agent(data: &[u8]) {
+    let mut lines = data.split(|b| *b == b'\n').peekable();
+    let own = lines.peek().and_then(|line| Said::read(line));
+    if own.is_some() {
+        lines.next();
+    }
     AGENT.with_borrow_mut(|slot| {
-        for line in data.split(|b| *b == b'\n') {
-            let agent = slot.get_or_insert_with(Running::start);
+        // The one that runs will do, where nothing of it is used up.
+        let own = own.as_ref();
+        let same = |running: &Running| {
+            running.own.as_ref() == own.map(|(said, _)| said)
+                && own.is_none_or(|(said, _)| !said.wears_out())
+        };
+        if !slot.as_ref().is_some_and(same) {
+            *slot = None;
+        }
+        for line in lines {
+            let agent = slot.get_or_insert_with(|| Running::start(own.cloned()));
             let answer = agent.ask(line);
             let signed = std::mem::take(&mut *agent.signed.lock().unwrap());
             let Some(answer) = answer else {
@@ -488,7 +568,7 @@ pub fn agent(data: &[u8]) {
                 assert_eq!(answer["error"]["code"], "too_long");
                 agent.connection = None;
             } else if ok {
-                is_allowed(line, &signed);
+                is_allowed(line, &signed, agent);
                 put_back(slot, line);
             }
         }
@@ -496,39 +576,52 @@ pub fn agent(data: &[u8]) {
 }
 
 /// A line that was answered with a result says in the open what was signed for it.
-fn is_allowed(line: &[u8], signed: &[Purpose]) {
+fn is_allowed(line: &[u8], signed: &[Purpose], agent: &mut Running) {
     let line: Value = serde_json::from_slice(line).unwrap();
     let text = |field: &str| line.get(field).and_then(Value::as_str).unwrap_or_default();
-    let key = text("key");
-    match (text("op"), signed) {
+    let (op, key) = (text("op"), text("key"));
+    let said = || Said::of(key, agent.own.as_ref());
+    match (op, signed) {
         ("auth", [Purpose::Login { data }]) => {
-            assert!(data.is_empty() && matches!(key, "plain" | "rest"), "{line}");
+            assert!(data.is_empty() && said().allows(op), "{line}");
         }
         ("rest", [Purpose::Request { method, uri, body }]) => {
             assert_eq!(
                 (method.as_str(), uri.as_str()),
                 (text("method"), text("path"))
             );
-            assert!(body == text("body") && key == "rest", "{line}");
-            is_listed(method, uri, body);
+            assert!(body == text("body") && said().allows(op), "{line}");
+            is_listed(&said(), method, uri, body);
         }
         ("list" | "status" | "lock" | "unlock" | "shutdown", []) => {}
         _ => panic!("{line} {signed:?}"),
+    }
+    if key == OWN && matches!(op, "auth" | "rest") {
+        agent.own_signed += 1;
+        let said = Said::of(key, agent.own.as_ref());
+        assert!(said.uses().is_none_or(|most| agent.own_signed <= most));
     }
     for foreign in ["data", "nonce", "timestamp"] {
         assert!(line.get(foreign).is_none(), "{line}");
     }
 }
 
-/// One of the two methods of [`POLICIES`], said in one way.
-fn is_listed(method: &str, uri: &str, body: &str) {
+/// One of the methods that a policy lists, said in one way.
+fn is_listed(said: &Said, method: &str, uri: &str, body: &str) {
+    let path = uri.split('?').next().unwrap();
+    let listed = said.lists("rest", &format!("{method} {path}"));
+    assert_eq!(listed, Some(true), "{method} {uri}");
+    let name = path.strip_prefix("/api/v2/private/").unwrap();
+    assert!(!NEVER.iter().any(|part| name.contains(part)), "{uri}");
+    let plain = |name: &str| {
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        name.bytes().all(fits) && name != "method"
+    };
+    assert!(!name.is_empty() && plain(name), "{uri}");
     match method {
         "GET" => {
-            let rest = uri.strip_prefix("/api/v2/private/get_positions").unwrap();
-            assert!(
-                body.is_empty() && (rest.is_empty() || rest.starts_with('?')),
-                "{uri}"
-            );
+            let rest = uri.strip_prefix(path).unwrap();
+            assert!(body.is_empty(), "{uri}");
             let harmless = |b: u8| b.is_ascii_alphanumeric() || b"?&=_-.:,".contains(&b);
             assert!(
                 rest.bytes().all(harmless) && rest.matches('?').count() <= 1,
@@ -542,22 +635,34 @@ fn is_listed(method: &str, uri: &str, body: &str) {
             let all = names.len();
             names.sort_unstable();
             names.dedup();
-            assert!(names.len() == all && !names.contains(&"method"), "{uri}");
+            assert!(names.len() == all && names.into_iter().all(plain), "{uri}");
         }
         "POST" => {
-            assert_eq!(uri, "/api/v2/private/buy");
+            assert_eq!(uri, path);
             if !body.is_empty() {
                 let value: Value = serde_json::from_str(body).unwrap();
-                assert_eq!(value["method"], "private/buy", "{body}");
+                assert_eq!(value["method"], format!("private/{name}"), "{body}");
                 assert_eq!(value["jsonrpc"], "2.0", "{body}");
-                assert_eq!(body.matches("\"method\"").count(), 1, "{body}");
                 assert!(!body.contains('\\'), "{body}");
                 // Without escapes, a name that is there twice is the only way to lose a quote.
                 let quotes = |text: &str| text.matches('"').count();
                 assert_eq!(quotes(&value.to_string()), quotes(body), "{body}");
+                assert!(names_in(&value["params"]).into_iter().all(plain), "{body}");
             }
         }
         _ => panic!("{method}"),
+    }
+}
+
+/// The names of all objects in a JSON value.
+fn names_in(value: &Value) -> Vec<&str> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(names_in).collect(),
+        Value::Object(fields) => {
+            let inner = fields.values().flat_map(names_in);
+            fields.keys().map(String::as_str).chain(inner).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
