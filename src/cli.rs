@@ -42,6 +42,9 @@ mod signing;
 mod stamper;
 mod terminal;
 
+#[doc(hidden)]
+pub use config::Config;
+
 use args::{Cli, Command};
 use context::Context;
 use failure::Failure;

@@ -54,7 +54,11 @@ impl Slot {
             pem: public.to_pem(),
             waits: held.signer.waits(),
             bucket: held.policy.rate.map(|rate| Bucket::new(rate, now).into()),
-            ends: held.policy.lifetime.and_then(|time| now.checked_add(time)),
+            // Of the lifetimes that can be written down, some are longer than a moment can say.
+            ends: held
+                .policy
+                .lifetime
+                .map(|lifetime| now.saturating_add(lifetime)),
             policy: held.policy,
             used: AtomicU64::new(0),
             tokens: Tokens::default(),
@@ -124,4 +128,58 @@ fn gone(code: Code) -> Denial {
         _ => "the key's uses are used up; it is not in memory any more",
     };
     Denial::new(code, message)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::{
+        agent::Identity,
+        key::{PrivateKey, Stamp, Timestamp},
+        signer::{self, LocalSigner, Stamper},
+    };
+
+    #[derive(Debug)]
+    struct Frozen;
+
+    impl Stamper for Frozen {
+        fn stamp(&self) -> Result<Stamp, signer::Error> {
+            Ok(Stamp {
+                timestamp: Timestamp(1_576_074_319_000),
+                nonce: "1iqt2wls".parse().unwrap(),
+            })
+        }
+    }
+
+    fn slot(policy: Policy, now: Duration) -> Slot {
+        let pem = include_bytes!("../../tests/data/keys/ed25519.rfc8032.pem");
+        let key = PrivateKey::read(pem, None).unwrap();
+        let held = Held {
+            identity: Identity {
+                name: "bot".parse().unwrap(),
+                client_id: "wcVoQGam".into(),
+                network: "test".into(),
+                endpoint: None,
+            },
+            signer: Arc::new(LocalSigner::new(key, Frozen)),
+            policy,
+        };
+        Slot::new(held, now)
+    }
+
+    #[test]
+    fn a_lifetime_that_no_clock_can_say_does_not_end() {
+        let now = uptime();
+        let living = |lifetime| {
+            let policy = Policy {
+                lifetime: Some(lifetime),
+                ..Policy::default()
+            };
+            slot(policy, now).take().is_ok()
+        };
+        assert!(living(Duration::from_secs(3600)) && !living(Duration::ZERO));
+        let longest = humantime::parse_duration("18446744073709551615s").unwrap();
+        assert!(living(longest) && living(Duration::MAX));
+    }
 }

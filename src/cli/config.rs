@@ -14,10 +14,15 @@ use crate::{
 /// The largest configuration that is read.
 const LARGEST: usize = 64 * 1024;
 
+/// The longest problem that is told.
+const LONGEST_PROBLEM: usize = 512;
+
 /// The defaults of a keystore.
+///
+/// Public for the search for hostile input alone, which hands it any bytes.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Config {
+pub struct Config {
     pub(super) network: Option<String>,
     pub(super) endpoint: Option<String>,
     pub(super) ca_file: Option<PathBuf>,
@@ -89,19 +94,19 @@ impl Config {
             }
             Err(error) => return Err(error.into()),
         };
-        let broken = |problem: String| {
+        Self::parse(&bytes).map_err(|problem| {
             Failure::configuration(format!("{} cannot be used: {problem}", path.display()))
                 .hint("README.md lists the fields it may have")
-        };
-        let text = std::str::from_utf8(&bytes).map_err(|_| broken("it is not UTF-8".into()))?;
-        Self::parse(text).map_err(broken)
+        })
     }
 
-    /// Returns what a text declares, or what is wrong with it.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        // The message of the parser without its picture of the line, which could hold anything.
-        let config: Self =
-            toml::from_str(text).map_err(|error| error.message().replace('\n', " "))?;
+    /// Reads the text of a configuration.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one line, with no value of it: that could be anything.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let text = str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
+        let config: Self = toml::from_str(text).map_err(|error| told(text, &error))?;
         if config
             .timeout
             .is_some_and(|seconds| !(1..=3600).contains(&seconds))
@@ -113,5 +118,76 @@ impl Config {
             checked.map_err(|error| format!("agent.keys.{name}: {error}"))?;
         }
         Ok(config)
+    }
+}
+
+/// Says on which line what is wrong. The parser would show the line, and the value that it found.
+fn told(text: &str, error: &toml::de::Error) -> String {
+    let problem = match error.message().split_once(':') {
+        Some((kind @ ("invalid type" | "invalid value" | "invalid length"), rest)) => {
+            wanted(kind, rest)
+        }
+        _ => match error.message().strip_prefix("unknown variant ") {
+            Some(rest) => wanted("unknown word", rest),
+            None => error.message().into(),
+        },
+    };
+    let visible = |c: char| if c.is_ascii_graphic() { c } else { ' ' };
+    let problem: String = problem.chars().take(LONGEST_PROBLEM).map(visible).collect();
+    match error.span() {
+        Some(span) => {
+            let before = text.get(..span.start).unwrap_or(text);
+            format!("line {}: {problem}", before.matches('\n').count() + 1)
+        }
+        None => problem,
+    }
+}
+
+/// Leaves out what was found. What is wanted is told in words of our own, and comes last.
+fn wanted(kind: &str, rest: &str) -> String {
+    match rest.rsplit_once(", expected ") {
+        Some((_, wanted)) => format!("{kind}, expected {wanted}"),
+        None => kind.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_mistake_is_told_with_its_line_and_without_the_value() {
+        for (text, told) in [
+            (
+                "# one\ntimeout = \"hunter2, expected x\"\n",
+                "line 2: invalid type, expected u64",
+            ),
+            (
+                "passphrase_command = 12345\n",
+                "line 1: invalid type, expected a string",
+            ),
+            (
+                "[agent.keys.bot]\n\noperations = [\"hunter2\"]\n",
+                "line 3: unknown word, expected one of `auth`, `token`, `rest`",
+            ),
+            (
+                "[agent]\nline = \"hunter2\"\n",
+                "line 2: a duration is written like 10s or 5m",
+            ),
+            (
+                "[agent.keys.bot]\nuses = 0\n",
+                "agent.keys.bot: a key with no uses left need not be opened",
+            ),
+        ] {
+            assert_eq!(Config::parse(text.as_bytes()).unwrap_err(), told);
+        }
+        let strange = format!("\"\\u0007{}\" = 1\n", "x".repeat(4096));
+        let told = Config::parse(strange.as_bytes()).unwrap_err();
+        assert!(told.starts_with("line 1: unknown field ` xxx") && told.len() < 600);
+        assert_eq!(Config::parse(b"\xff").unwrap_err(), "it is not UTF-8");
+        let config = Config::parse(b"admin = \"boss\"\n[agent.keys.bot]\nuses = 1\n").unwrap();
+        assert_eq!(config.admin.as_deref(), Some("boss"));
+        assert_eq!(config.agent.keys.len(), 1);
     }
 }

@@ -1,7 +1,8 @@
 //! What no holder of a secret can do, as code that must not compile; for `cargo test --doc` only.
 //!
 //! `compile_fail` is content with any mistake. So each forbidden example names the error that is
-//! meant, and has a twin without the one line that is at fault, which compiles.
+//! meant, and has a twin without the one line that is at fault, which compiles. That error is
+//! compared by rustdoc on nightly only; on stable it is the twin that leaves no other mistake.
 
 macro_rules! forbidden {
     ($($name:ident: $secret:literal),* $(,)?) => { $(

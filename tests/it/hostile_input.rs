@@ -175,6 +175,11 @@ fn policies_of_any_bytes() {
 }
 
 #[test]
+fn configurations_of_any_bytes() {
+    holds("config", FEW);
+}
+
+#[test]
 fn fleets_of_any_bytes() {
     holds("fleet", MANY);
 }
@@ -217,10 +222,10 @@ lifetime = "8h"
 uses = 100
 "#;
 
-/// `config.toml` is read by the program only, so the program is run: it works, or says what is
-/// wrong with the file and nothing of what is in it.
+/// What is read as a configuration is not yet one that can be worked with, so the program is run as
+/// well: it works, or says what is wrong with the file and nothing of what is in it.
 #[test]
-fn configurations_of_any_bytes() {
+fn the_program_with_configurations_of_any_bytes() {
     let corpus = [(PathBuf::from("config.toml"), CONFIG.as_bytes().to_vec())];
     let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
     let home = Home::new();

@@ -123,7 +123,8 @@ fn each_file_in_the_documents_can_be_read() {
     for document in DOCUMENTS {
         for block in blocks(&text(document), "toml") {
             if block.contains("[agent") {
-                Config::parse(block).unwrap_or_else(|error| panic!("{document}: {error}"));
+                Config::parse(block.as_bytes())
+                    .unwrap_or_else(|error| panic!("{document}: {error}"));
                 configurations += 1;
             } else {
                 Fleet::parse(block).unwrap_or_else(|error| panic!("{document}: {error}"));

@@ -20,6 +20,7 @@ use derikey::{
         Agent, Code, Decision, Denial, Granted, Held, Identity, Ledger, Limits, Logins, Policy,
         Unwritable, serve,
     },
+    cli::Config,
     exchange::{
         Authority, Challenge, CreateApiKey, Error, Exchange, GetAccessLog, GetTime, Incoming,
         ListApiKeys, Method, Network, Outcome, Outgoing, Ping, Scope, SecondFactor, Session,
@@ -40,7 +41,7 @@ use zeroize::Zeroizing;
 pub type Check = fn(&[u8]);
 
 /// All of them, by the names of their corpora.
-pub const CHECKS: [(&str, Check); 12] = [
+pub const CHECKS: [(&str, Check); 13] = [
     ("keys", keys),
     ("openssh", openssh),
     ("sealed", sealed),
@@ -49,6 +50,7 @@ pub const CHECKS: [(&str, Check); 12] = [
     ("scopes", scopes),
     ("agent", agent),
     ("policy", policy),
+    ("config", config),
     ("fleet", fleet),
     ("journal", journal),
     ("record", record),
@@ -383,7 +385,7 @@ impl Ledger for Nowhere {
     }
 }
 
-/// The keys that the agent under test has, and what each may be asked for.
+/// The keys that the agent under test always has, and what each may be asked for.
 const POLICIES: [(&str, &str); 3] = [
     ("plain", ""),
     (
@@ -392,20 +394,72 @@ const POLICIES: [(&str, &str); 3] = [
     ),
     ("tokens", "operations = [\"token\"]"),
 ];
+/// The key whose policy is the first line.
+const OWN: &str = "own";
+
+/// A policy, as its text says it: for what is judged by it, not by the type that is under test.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Said(toml::Table);
+
+impl Said {
+    /// Reads what stands after `own = `, if that is a policy that a configuration may have.
+    fn read(line: &[u8]) -> Option<(Self, Policy)> {
+        let line = str::from_utf8(line).ok()?;
+        let said: toml::Table = format!("{OWN} = {line}").parse().ok()?;
+        let said = Self(said.get(OWN)?.as_table()?.clone());
+        let policy: Policy = toml::from_str(&said.0.to_string()).ok()?;
+        policy.check().ok()?;
+        Some((said, policy))
+    }
+
+    fn of(key: &str, own: Option<&Self>) -> Self {
+        let fixed = POLICIES.iter().find(|(name, _)| *name == key);
+        match fixed {
+            Some((_, text)) => Self(text.parse().unwrap()),
+            None => own.filter(|_| key == OWN).unwrap().clone(),
+        }
+    }
+
+    fn lists(&self, field: &str, word: &str) -> Option<bool> {
+        let words = self.0.get(field)?.as_array().unwrap();
+        Some(words.iter().any(|said| said.as_str() == Some(word)))
+    }
+
+    fn allows(&self, operation: &str) -> bool {
+        let unsaid = || operation != "rest" || self.0.contains_key("rest");
+        self.lists("operations", operation).unwrap_or_else(unsaid)
+    }
+
+    fn wears_out(&self) -> bool {
+        ["uses", "rate", "lifetime"]
+            .iter()
+            .any(|limit| self.0.contains_key(*limit))
+    }
+
+    /// How often it may sign before it is forgotten.
+    fn uses(&self) -> Option<usize> {
+        let uses = self.0.get("uses")?.as_integer()?;
+        usize::try_from(uses).ok()
+    }
+}
 
 /// An agent in a thread of its own, and a connection to it.
 struct Running {
+    /// The policy of one more key, and how often that key has signed.
+    own: Option<Said>,
+    own_signed: usize,
     signed: Arc<Mutex<Vec<Purpose>>>,
     path: std::path::PathBuf,
     _dir: tempfile::TempDir,
     connection: Option<BufReader<UnixStream>>,
     stop: UnixStream,
+    serving: Option<thread::JoinHandle<()>>,
 }
 
 impl Running {
-    fn start() -> Self {
+    fn start(own: Option<(Said, Policy)>) -> Self {
         let signed: Arc<Mutex<Vec<Purpose>>> = Arc::default();
-        let held = POLICIES.map(|(name, policy)| Held {
+        let held = |(name, policy): (&str, Policy)| Held {
             identity: Identity {
                 name: name.parse().unwrap(),
                 client_id: "wcVoQGam".into(),
@@ -416,20 +470,29 @@ impl Running {
                 signer: LocalSigner::new(PrivateKey::read(SEED_KEY, None).unwrap(), Frozen),
                 signed: Arc::clone(&signed),
             }),
-            policy: toml::from_str(policy).unwrap(),
-        });
-        let agent = Agent::new(held.into(), Box::new(Nowhere), Box::new(Nowhere), [7; 32]);
+            policy,
+        };
+        let (own, policy) = own.unzip();
+        let fixed = POLICIES.map(|(name, policy)| (name, toml::from_str(policy).unwrap()));
+        let policies = fixed.into_iter().chain(policy.map(|policy| (OWN, policy)));
+        let held = policies.map(held).collect();
+        let agent = Agent::new(held, Box::new(Nowhere), Box::new(Nowhere), [7; 32]);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
         let (stop, bell) = UnixStream::pair().unwrap();
-        thread::spawn(move || serve(&listener, &Arc::new(agent), Limits::default(), &bell));
+        let serving = thread::spawn(move || {
+            serve(&listener, &Arc::new(agent), Limits::default(), &bell).unwrap();
+        });
         Self {
+            own,
+            own_signed: 0,
             signed,
             path,
             _dir: dir,
             connection: None,
             stop,
+            serving: Some(serving),
         }
     }
 
@@ -457,7 +520,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.connection = None;
         let _ = self.stop.write_all(b"x");
+        // There are thousands of them, one after the other.
+        let ended = self.serving.take().map(thread::JoinHandle::join);
+        assert!(!matches!(ended, Some(Err(_))) || thread::panicking());
     }
 }
 
@@ -465,11 +532,26 @@ thread_local! {
     static AGENT: RefCell<Option<Running>> = const { RefCell::new(None) };
 }
 
-/// Lines to an agent. Whatever is signed has exactly the form that the policy allowed.
+/// Lines to an agent. Whatever is signed has exactly the form that the policy allowed. The first
+/// line may be the policy of one more key, as an inline table: `{ rest = ["GET ..."], uses = 3 }`.
 pub fn agent(data: &[u8]) {
+    let mut lines = data.split(|b| *b == b'\n').peekable();
+    let own = lines.peek().and_then(|line| Said::read(line));
+    if own.is_some() {
+        lines.next();
+    }
     AGENT.with_borrow_mut(|slot| {
-        for line in data.split(|b| *b == b'\n') {
-            let agent = slot.get_or_insert_with(Running::start);
+        // The one that runs will do, where nothing of it is used up.
+        let own = own.as_ref();
+        let same = |running: &Running| {
+            running.own.as_ref() == own.map(|(said, _)| said)
+                && own.is_none_or(|(said, _)| !said.wears_out())
+        };
+        if !slot.as_ref().is_some_and(same) {
+            *slot = None;
+        }
+        for line in lines {
+            let agent = slot.get_or_insert_with(|| Running::start(own.cloned()));
             let answer = agent.ask(line);
             let signed = std::mem::take(&mut *agent.signed.lock().unwrap());
             let Some(answer) = answer else {
@@ -486,7 +568,7 @@ pub fn agent(data: &[u8]) {
                 assert_eq!(answer["error"]["code"], "too_long");
                 agent.connection = None;
             } else if ok {
-                is_allowed(line, &signed);
+                is_allowed(line, &signed, agent);
                 put_back(slot, line);
             }
         }
@@ -494,39 +576,52 @@ pub fn agent(data: &[u8]) {
 }
 
 /// A line that was answered with a result says in the open what was signed for it.
-fn is_allowed(line: &[u8], signed: &[Purpose]) {
+fn is_allowed(line: &[u8], signed: &[Purpose], agent: &mut Running) {
     let line: Value = serde_json::from_slice(line).unwrap();
     let text = |field: &str| line.get(field).and_then(Value::as_str).unwrap_or_default();
-    let key = text("key");
-    match (text("op"), signed) {
+    let (op, key) = (text("op"), text("key"));
+    let said = || Said::of(key, agent.own.as_ref());
+    match (op, signed) {
         ("auth", [Purpose::Login { data }]) => {
-            assert!(data.is_empty() && matches!(key, "plain" | "rest"), "{line}");
+            assert!(data.is_empty() && said().allows(op), "{line}");
         }
         ("rest", [Purpose::Request { method, uri, body }]) => {
             assert_eq!(
                 (method.as_str(), uri.as_str()),
                 (text("method"), text("path"))
             );
-            assert!(body == text("body") && key == "rest", "{line}");
-            is_listed(method, uri, body);
+            assert!(body == text("body") && said().allows(op), "{line}");
+            is_listed(&said(), method, uri, body);
         }
         ("list" | "status" | "lock" | "unlock" | "shutdown", []) => {}
         _ => panic!("{line} {signed:?}"),
+    }
+    if key == OWN && matches!(op, "auth" | "rest") {
+        agent.own_signed += 1;
+        let said = Said::of(key, agent.own.as_ref());
+        assert!(said.uses().is_none_or(|most| agent.own_signed <= most));
     }
     for foreign in ["data", "nonce", "timestamp"] {
         assert!(line.get(foreign).is_none(), "{line}");
     }
 }
 
-/// One of the two methods of [`POLICIES`], said in one way.
-fn is_listed(method: &str, uri: &str, body: &str) {
+/// One of the methods that a policy lists, said in one way.
+fn is_listed(said: &Said, method: &str, uri: &str, body: &str) {
+    let path = uri.split('?').next().unwrap();
+    let listed = said.lists("rest", &format!("{method} {path}"));
+    assert_eq!(listed, Some(true), "{method} {uri}");
+    let name = path.strip_prefix("/api/v2/private/").unwrap();
+    assert!(!NEVER.iter().any(|part| name.contains(part)), "{uri}");
+    let plain = |name: &str| {
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        name.bytes().all(fits) && name != "method"
+    };
+    assert!(!name.is_empty() && plain(name), "{uri}");
     match method {
         "GET" => {
-            let rest = uri.strip_prefix("/api/v2/private/get_positions").unwrap();
-            assert!(
-                body.is_empty() && (rest.is_empty() || rest.starts_with('?')),
-                "{uri}"
-            );
+            let rest = uri.strip_prefix(path).unwrap();
+            assert!(body.is_empty(), "{uri}");
             let harmless = |b: u8| b.is_ascii_alphanumeric() || b"?&=_-.:,".contains(&b);
             assert!(
                 rest.bytes().all(harmless) && rest.matches('?').count() <= 1,
@@ -540,22 +635,34 @@ fn is_listed(method: &str, uri: &str, body: &str) {
             let all = names.len();
             names.sort_unstable();
             names.dedup();
-            assert!(names.len() == all && !names.contains(&"method"), "{uri}");
+            assert!(names.len() == all && names.into_iter().all(plain), "{uri}");
         }
         "POST" => {
-            assert_eq!(uri, "/api/v2/private/buy");
+            assert_eq!(uri, path);
             if !body.is_empty() {
                 let value: Value = serde_json::from_str(body).unwrap();
-                assert_eq!(value["method"], "private/buy", "{body}");
+                assert_eq!(value["method"], format!("private/{name}"), "{body}");
                 assert_eq!(value["jsonrpc"], "2.0", "{body}");
-                assert_eq!(body.matches("\"method\"").count(), 1, "{body}");
                 assert!(!body.contains('\\'), "{body}");
                 // Without escapes, a name that is there twice is the only way to lose a quote.
                 let quotes = |text: &str| text.matches('"').count();
                 assert_eq!(quotes(&value.to_string()), quotes(body), "{body}");
+                assert!(names_in(&value["params"]).into_iter().all(plain), "{body}");
             }
         }
         _ => panic!("{method}"),
+    }
+}
+
+/// The names of all objects in a JSON value.
+fn names_in(value: &Value) -> Vec<&str> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(names_in).collect(),
+        Value::Object(fields) => {
+            let inner = fields.values().flat_map(names_in);
+            fields.keys().map(String::as_str).chain(inner).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -610,6 +717,127 @@ pub fn policy(data: &[u8]) {
         }
         if let Some(rate) = policy.rate {
             assert!((1..=1_000_000).contains(&rate.count));
+        }
+    }
+}
+
+/// The fields of `config.toml`, of its `agent`, and of a key there.
+const FIELDS: [&str; 14] = [
+    "network",
+    "endpoint",
+    "ca_file",
+    "timeout",
+    "require_locked_memory",
+    "passphrase_file",
+    "passphrase_command",
+    "admin",
+    "admin_client_id",
+    "admin_secret_file",
+    "admin_secret_command",
+    "totp_command",
+    "totp_seed_file",
+    "agent",
+];
+const AGENT_FIELDS: [&str; 4] = ["line", "idle", "total", "keys"];
+const KEY_FIELDS: [&str; 6] = ["operations", "rest", "scope", "rate", "lifetime", "uses"];
+
+/// What no error shows, as a text and as a number.
+const CANARY: &str = "tr0ub4dor";
+const CANARY_NUMBER: i64 = 7_316_498_250;
+
+/// A whole `config.toml`. What is taken has known fields only; an error is a line that a terminal
+/// can be shown, with no value in it, whatever the field is called.
+pub fn config(data: &[u8]) {
+    let taken = Config::parse(data)
+        .map_err(|error| is_told_well(&error))
+        .is_ok();
+    let Ok(text) = str::from_utf8(data) else {
+        return assert!(!taken);
+    };
+    let Ok(table) = text.parse::<toml::Table>() else {
+        assert!(!taken);
+        return shows_no_torn_value(text);
+    };
+    if taken {
+        has_only(&table, &FIELDS);
+        let nothing = toml::Table::new();
+        let inside = |table: &toml::Table, field: &str| match table.get(field) {
+            Some(value) => value.as_table().unwrap().clone(),
+            None => nothing.clone(),
+        };
+        let agent = inside(&table, "agent");
+        has_only(&agent, &AGENT_FIELDS);
+        for (name, policy) in inside(&agent, "keys") {
+            assert!(name.parse::<KeyName>().is_ok(), "{name:?}");
+            has_only(policy.as_table().unwrap(), &KEY_FIELDS);
+        }
+    }
+    // Each value in turn is one that somebody would not want to read in a log.
+    for n in 0..32 {
+        for canary in [
+            toml::Value::from(CANARY),
+            CANARY_NUMBER.into(),
+            vec![CANARY].into(),
+            vec![CANARY_NUMBER].into(),
+        ] {
+            let mut table = table.clone();
+            if !with_value(&mut table, &mut { n }, &canary) {
+                return;
+            }
+            if let Err(error) = Config::parse(table.to_string().as_bytes()) {
+                shows_no_canary(&error);
+            }
+        }
+    }
+}
+
+fn has_only(table: &toml::Table, known: &[&str]) {
+    let strange = table.keys().find(|field| !known.contains(&field.as_str()));
+    assert_eq!(strange, None);
+}
+
+fn is_told_well(error: &str) {
+    let visible = |b: u8| b == b' ' || b.is_ascii_graphic();
+    assert!(
+        error.bytes().all(visible) && error.len() < 1024,
+        "{error:?}"
+    );
+}
+
+fn shows_no_canary(error: &str) {
+    is_told_well(error);
+    let shown = error.contains(CANARY) || error.contains(&CANARY_NUMBER.to_string());
+    assert!(!shown, "{error}");
+}
+
+/// Puts another value in the place of the `n`th, those of tables within tables included.
+fn with_value(table: &mut toml::Table, n: &mut usize, value: &toml::Value) -> bool {
+    for (_, old) in table.iter_mut() {
+        if *n == 0 {
+            *old = value.clone();
+            return true;
+        }
+        *n -= 1;
+        if let toml::Value::Table(inner) = old
+            && with_value(inner, n, value)
+        {
+            return true;
+        }
+    }
+    false
+}
+
+/// What is no TOML: the same with a canary after an equals sign, where that is none either.
+fn shows_no_torn_value(text: &str) {
+    for (at, _) in text.match_indices('=').take(8) {
+        let (before, after) = text.split_at(at + 1);
+        for value in [CANARY, "\"tr0ub4dor\" #", "'tr0ub4dor", "7316498250"] {
+            let torn = format!("{before}{value}{after}");
+            if let Err(error) = Config::parse(torn.as_bytes())
+                && torn.parse::<toml::Table>().is_err()
+            {
+                shows_no_canary(&error);
+            }
         }
     }
 }
