@@ -118,15 +118,18 @@ fn measure(effort: &Effort) {
     if cfg!(debug_assertions) {
         println!("Built for debugging: see whether it works, and believe no number.\n");
     }
+    let mut verdicts = Vec::new();
     for kind in &KINDS {
         let scene = Scene::new(kind);
-        alone(kind, &scene, effort);
-        crowd(kind, &scene, effort);
+        alone(kind, &scene, effort, &mut verdicts);
+        crowd(kind, &scene, effort, &mut verdicts);
     }
+    println!("| the agent | ratio | budget |\n|---|---|---|");
+    verdicts.iter().for_each(|row| println!("{row}"));
 }
 
 /// One connection, one request after the other.
-fn alone(kind: &Kind, scene: &Scene, effort: &Effort) {
+fn alone(kind: &Kind, scene: &Scene, effort: &Effort, verdicts: &mut Vec<String>) {
     let mut floor = scene.echo.connect();
     let mut agent = scene.agent.connect();
     let mut ssh = scene.ssh.as_ref().map(Server::connect);
@@ -153,20 +156,25 @@ fn alone(kind: &Kind, scene: &Scene, effort: &Effort) {
     row("ssh-agent, sign", &mut sshs);
     let (floor, raw) = (floors.median(), raws.median());
     let agent = agents.median();
-    verdict(
-        "agent / (echo + bare signature)",
+    let name = kind.name;
+    verdicts.push(verdict(
+        &format!("{name}, one connection: beside a bare echo and a bare signature"),
         agent / (floor + raw),
         Budget::AtMost(1.25),
-    );
+    ));
     if ssh.is_some() {
         let budget = kind.beside_ssh(Budget::AtMost(0.05));
-        verdict("agent / ssh-agent", agent / sshs.median(), budget);
+        verdicts.push(verdict(
+            &format!("{name}, one connection: beside `ssh-agent`"),
+            agent / sshs.median(),
+            budget,
+        ));
     }
     println!();
 }
 
 /// As many connections as the agent lets in, each with a request under way all the time.
-fn crowd(kind: &Kind, scene: &Scene, effort: &Effort) {
+fn crowd(kind: &Kind, scene: &Scene, effort: &Effort, verdicts: &mut Vec<String>) {
     let mut rates = [(); 3].map(|()| (Times::default(), Times::default()));
     // Beside the bare signatures of the same spell: a noisy neighbour stays longer than that.
     let mut shares = Times::default();
@@ -211,15 +219,19 @@ fn crowd(kind: &Kind, scene: &Scene, effort: &Effort) {
         }
     }
     let [_, agent, ssh] = &mut rates;
-    verdict(
-        "agent / bare signature, for each second",
+    verdicts.push(verdict(
+        &format!("{name}, {CONNECTIONS} connections: of the bare signatures for each second of a processor"),
         shares.median(),
         Budget::AtLeast(0.65),
-    );
+    ));
     if !ssh.0.0.is_empty() {
         let times = agent.0.median() / ssh.0.median();
         let budget = kind.beside_ssh(Budget::AtLeast(25.0));
-        verdict("agent / ssh-agent", times, budget);
+        verdicts.push(verdict(
+            &format!("{name}, {CONNECTIONS} connections: requests a second beside `ssh-agent`"),
+            times,
+            budget,
+        ));
     }
     println!();
 }
@@ -263,14 +275,15 @@ enum Budget {
     None,
 }
 
-fn verdict(what: &str, ratio: f64, budget: Budget) {
+/// Returns a row of the table that ends it all.
+fn verdict(what: &str, ratio: f64, budget: Budget) -> String {
     let (kept, said) = match budget {
         Budget::AtMost(most) => (ratio <= most, format!("at most {most}")),
         Budget::AtLeast(least) => (ratio >= least, format!("at least {least}")),
-        Budget::None => (true, "no budget".into()),
+        Budget::None => (true, "none".into()),
     };
-    let mark = if kept { "" } else { "  MISSED" };
-    println!("  {what:<48}{ratio:>8.3}  ({said}){mark}");
+    let mark = if kept { "" } else { ", missed" };
+    format!("| {what} | {ratio:.2} | {said}{mark} |")
 }
 
 fn row(what: &str, times: &mut Times) {

@@ -63,7 +63,7 @@ class Bench:
 
     def setup(self):
         plain = ["--no-passphrase", "--insecure"]
-        for algorithm in ("ed25519", "rsa-2048", "rsa-4096"):
+        for algorithm in ("ed25519", *RSA):
             name = algorithm.replace("-", "_")
             self.time([self.derikey, "generate", name, "--algorithm", algorithm, *plain])
         sealed = ["--passphrase-file", "passphrase"]
@@ -89,7 +89,8 @@ class Bench:
             rows.append((f"generate {algorithm}", lambda a=algorithm: [ours, "generate", self.fresh(), "--algorithm", a, *plain],
                          "openssl genpkey", lambda o=options: [openssl, "genpkey", *o, "-out", self.path("key.pem")],
                          0.45 if bits else 0.35))
-        for name, digest in (("ed25519", []), ("rsa_2048", ["-digest", "sha256"]), ("rsa_4096", ["-digest", "sha256"])):
+        for name in ("ed25519", "rsa_2048", "rsa_3072", "rsa_4096"):
+            digest = [] if name == "ed25519" else ["-digest", "sha256"]
             sign = [openssl, "pkeyutl", "-sign", "-inkey", self.pem(name), "-rawin", "-in", self.path("message"), "-out", self.path("sig"), *digest]
             rows.append((f"sign {name}", self.sign(name), "openssl pkeyutl -sign", lambda s=sign: s, 0.45 if digest else 0.35))
         for kdf in ("scrypt", "pbkdf2"):
@@ -103,6 +104,24 @@ class Bench:
                 rows.append((f"sign {name}", self.sign(name), "Python cryptography",
                              lambda n=name: [python, "-c", SIGN_IN_PYTHON, self.pem(n), self.path("message")], None))
         return rows
+
+
+def extras(bench, rounds):
+    """What has no peer: the size of the program, and what a provision takes beside the key derivation."""
+    print("\n| what | is | budget |\n|---|---|---|")
+    print(f"| the program, MiB | {os.path.getsize(bench.derikey) / 2**20:.2f} | 8 |")
+    if shutil.which("time"):
+        command = ["time", "-f", "%M", *bench.sign("ed25519")()]
+        # The program `time` is small, so that what it starts is not taken for as large as this.
+        runs = [subprocess.run(command, env=bench.env, capture_output=True, text=True).stderr for _ in range(9)]
+        kib = statistics.median(int(said.split()[-1]) for said in runs)
+        print(f"| the most memory that `sign auth` Ed25519 has, MiB, shared libraries and its own file included | {kib / 1024:.1f} | 5 |")
+    sealed = ["--passphrase-file", "passphrase"]
+    made = [bench.time([bench.derikey, "provision", bench.fresh(), "--network", "sandbox", "--scope", "trade:read",
+                        "--home", bench.path(f"home{n}"), *sealed]) for n in range(rounds)]
+    opened = [bench.time(bench.sign("scrypt", *sealed)()) for _ in range(rounds)]
+    more = statistics.median(made) - statistics.median(opened)
+    print(f"| `provision` against the sandbox, ms more than opening a sealed key | {more:.0f} | 50 |")
 
 
 def main():
@@ -124,6 +143,7 @@ def main():
             mine, other = (statistics.median(times) for times in zip(*pairs))
             limit = f"{budget:.2f}" if budget else ""
             print(f"| {what} | {mine:.1f} | {peer} | {other:.1f} | {mine / other:.2f} | {limit} |", flush=True)
+        extras(bench, min(rounds, 20))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ LONG = {
     "EVERY_MANNER=1": ("EVERY_MANNER=1 cargo test --locked --test it every_command::", "true", ""),
 }
 # What README.md has its figures from; they are printed and not judged, as machines differ.
-FIGURES = ["benches/peers.sh", "cargo bench --locked --bench agent", "python3 benches/scale.py"]
+FIGURES = ["scripts/figures.sh"]
 
 
 def results(path):

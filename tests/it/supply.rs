@@ -37,6 +37,22 @@ fn each_dependency_has_its_reason_and_no_other_has() {
     }
 }
 
+/// Figures are quoted as they were printed.
+#[test]
+fn each_row_of_figures_in_the_readme_is_one_of_the_last_run() {
+    let (readme, run) = (read("README.md"), read("docs/figures.md"));
+    let (_, section) = readme.split_once("\n## Figures\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows: Vec<&str> = section
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .collect();
+    assert!(rows.len() > 20, "{rows:#?}");
+    for row in rows {
+        assert!(run.lines().any(|line| line == row), "{row}");
+    }
+}
+
 #[test]
 fn each_exception_of_deny_is_explained() {
     let (deny, text) = (table("deny.toml"), read("docs/dependencies.md"));
