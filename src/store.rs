@@ -211,6 +211,9 @@ impl Store {
                 result => result?,
             }
         }
+        if store.root.exists() {
+            files::check_neighbourhood(root)?;
+        }
         Ok(store)
     }
 

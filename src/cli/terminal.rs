@@ -20,7 +20,7 @@ use rustix::{
     termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr},
 };
 use signal_hook::{
-    consts::{SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
+    consts::{SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ},
     iterator::Signals,
 };
 use zeroize::{Zeroize, Zeroizing};
@@ -44,6 +44,8 @@ static ANSWERED: AtomicBool = AtomicBool::new(false);
 /// Has an interrupt end the program with the documented exit code.
 pub(super) fn obey_signals() {
     let at_once = AT_ONCE.get_or_init(|| Arc::new(AtomicBool::new(true)));
+    // A file that may not grow is an error like any other, and says where.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     for &signal in obeyed() {
         let exit = i32::from(exit_of(signal));
         // Where the system refuses, its own default stays, which ends the program as well.

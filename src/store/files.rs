@@ -187,7 +187,7 @@ fn parent_of(path: &Path) -> &Path {
 }
 
 /// Refuses a file whose directory lets anybody put another in its place.
-fn check_neighbourhood(path: &Path) -> Result<(), Error> {
+pub(super) fn check_neighbourhood(path: &Path) -> Result<(), Error> {
     const STICKY: u32 = 0o1000;
     let parent = parent_of(path);
     let mode = fs::metadata(parent).map_err(at(parent))?.mode() & 0o7777;

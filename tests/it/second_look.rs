@@ -789,3 +789,44 @@ fn a_link_at_the_end_of_the_home_is_refused_with_a_slash_behind_it_too() {
         assert_ne!(refused.code, Some(0), "{slash}: {refused:#?}");
     }
 }
+
+#[test]
+fn a_home_that_anybody_can_put_another_in_the_place_of_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    home.run(&join(&[&["generate", "one"], &PLAIN])).ok();
+    let around = home.store().parent().unwrap().to_owned();
+    let before = fs::metadata(&around).unwrap().permissions();
+    for (mode, code) in [(0o777, Some(7)), (0o1777, Some(0)), (0o775, Some(0))] {
+        fs::set_permissions(&around, fs::Permissions::from_mode(mode)).unwrap();
+        let run = home.run(&["--json", "list"]);
+        assert_eq!(run.code, code, "{mode:o}: {run:#?}");
+    }
+    fs::set_permissions(&around, before).unwrap();
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_an_error_and_no_sudden_death() {
+    let home = Home::new();
+    let generate = join(&[&["--json", "generate", "one"], &PLAIN]);
+    let script = r#"ulimit -f 0; exec "$0" "$@""#;
+    let run = Run::of(
+        under(&["sh", "-c", script], &home.command(&generate))
+            .output()
+            .unwrap(),
+    );
+    let error = run.error(1);
+    assert!(
+        error["message"].as_str().unwrap().contains("too large"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_key_that_is_disabled_already_is_not_said_to_change() {
+    let bench = Bench::new();
+    bench.trader("one");
+    for changed in [true, false] {
+        assert_eq!(bench.run(&["disable", "one"]).json()["changed"], changed);
+    }
+}

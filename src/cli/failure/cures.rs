@@ -1,6 +1,6 @@
 //! What each error is to whoever ran the command: an exit code, and what to do about it.
 
-use std::io;
+use std::{io, path::Path};
 
 use super::Failure;
 use crate::{
@@ -105,6 +105,8 @@ impl From<store::Error> for Failure {
                 let right = if path.is_dir() { "700" } else { "600" };
                 let hint = if mode & 0o002 != 0 && path.is_dir() {
                     "everybody can put another file in its place; use a directory of your own".into()
+                } else if path == Path::new("/dev/stdin") {
+                    "close the file that standard input comes from to others, if nobody has read it".into()
                 } else {
                     format!("if nobody has read it: chmod {right} '{}'", path.display())
                 };

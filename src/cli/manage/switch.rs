@@ -49,7 +49,12 @@ pub(in crate::cli) async fn switch(
             match context.store.announce(&intent) {
                 Ok(()) => {
                     go_on(context, work, &intent, &known.network, Attempt::First).await?;
-                    return outcome(context, &intent);
+                    let mut value = outcome(context, &intent)?;
+                    if operation != Operation::Remove {
+                        let was_so = key.enabled == Some(operation == Operation::Enable);
+                        answer::merge(&mut value, json!({"changed": !was_so}));
+                    }
+                    return Ok(value);
                 }
                 // One that is leaked does not wait for a disk that is full.
                 Err(error) if operation == Operation::Disable => error.to_string(),
