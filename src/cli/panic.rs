@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     exchange::{ApiKey, Network},
-    key::KeyName,
     provision::Swept,
     store::Entry,
 };
@@ -112,10 +111,13 @@ async fn disable(context: &Context, args: &Panic, network: &Network) -> Result<R
     };
     let mut targets: Vec<&ApiKey> = Vec::new();
     for key in &survey.0 {
-        let here = manage::local_of(context, network, key)?.map(|(name, ..)| name);
-        let here = here.as_ref().map(KeyName::as_str);
-        let names = [&key.name, key.client_id.as_str()].into_iter().chain(here);
-        if !names.into_iter().any(|name| glob(pattern, name)) {
+        // A keystore that cannot be read is no reason to stop.
+        let named_so_here = || {
+            let here = manage::local_of(context, network, key).ok().flatten();
+            here.is_some_and(|(name, ..)| glob(pattern, name.as_str()))
+        };
+        let named_so = glob(pattern, &key.name) || glob(pattern, key.client_id.as_str());
+        if !named_so && !named_so_here() {
             continue;
         }
         if key.enabled == Some(false) {
