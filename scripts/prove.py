@@ -108,12 +108,15 @@ class LeftOut:
     def __init__(self, path):
         self.reasons = {}
         with open(path or os.devnull, errors="replace") as lines:
-            for name, what in (line.rstrip("\n").split("\t", 1) for line in lines):
+            for name, _, what in (line.rstrip("\n").partition("\t") for line in lines):
                 self.reasons.setdefault(name, []).append(what)
 
     def of(self, test):
         binary, name, _ = test
         return self.reasons.get(name, []) if binary.startswith("tests/it") else []
+
+    def all(self):
+        return [what for reasons in self.reasons.values() for what in reasons]
 
     def of_files(self, tests):
         files = {name.split("::")[0] + "::" for binary, name, _ in tests if binary.startswith("tests/it")}
@@ -150,6 +153,13 @@ class Scripts:
         return code == 0
 
 
+def short(reasons):
+    """What is left out, each once and in a few words that end no cell of a table."""
+    # What follows a colon is detail.
+    words = [textwrap.shorten(what.split(": ")[0].replace("|", "/"), 90, placeholder="...") for what in reasons]
+    return ", ".join(dict.fromkeys(words))
+
+
 def judge(cell, tests, scripts, left_out):
     """Says in a word whether the tests of a row hold, and how many there were."""
     chosen_all, bad, passed, skipped = [], [], [], []
@@ -178,9 +188,7 @@ def judge(cell, tests, scripts, left_out):
     said += [f"{', '.join(passed)} passed"] if passed else []
     said += skipped
     reasons = [what for test in chosen_all for what in left_out.of(test)] + left_out.of_files(chosen_all)
-    # What follows a colon is detail; a bar would end the cell.
-    short = [textwrap.shorten(what.split(": ")[0].replace("|", "/"), 90, placeholder="...") for what in reasons]
-    said += [f"left out: {', '.join(dict.fromkeys(short))}"] if short else []
+    said += [f"left out: {short(reasons)}"] if reasons else []
     return "; ".join(said) or "FAILED: no test"
 
 
@@ -198,6 +206,9 @@ def main():
     # Once more, as whoever reads a long log reads its end.
     print("", *closing, sep="\n")
     print(f"{len(tests)} tests, {len(broken)} failed, {partly} left something out; {failed} promises without their proof")
+    # Some of it by tests that no row names.
+    if partly:
+        print(f"left out: {short(left_out.all())}")
     # A binary that dies takes results along that nobody misses.
     died = int(ended) != 0 and not broken
     if died:

@@ -527,7 +527,7 @@ impl World {
     }
 }
 
-/// The manners in which a row is played: they take turns, as all of them take hours.
+/// The manners in which a row is played: they take turns, as all of them take half an hour.
 fn manners(turn: usize) -> Vec<&'static [&'static str]> {
     if every_manner() {
         return MANNERS.into();

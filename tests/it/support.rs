@@ -250,8 +250,12 @@ pub(crate) fn installed(program: &str, probe: &[&str]) -> bool {
         .status();
     let there = status.is_ok_and(|status| status.success());
     if !there {
+        let missing = match probe {
+            ["-c", import] => format!("{} for {program}", import.trim_start_matches("import ")),
+            _ => program.to_owned(),
+        };
         left_out(&format!(
-            "{program} is not installed: nothing was tried with it"
+            "{missing} is not installed: nothing was tried with it"
         ));
     }
     there
