@@ -169,9 +169,9 @@ impl Store {
             let _ = file.set_len(length);
         }
         written.map_err(&failed)?;
-        // The first line makes the file.
+        // The first line makes the file; the line is there, whether its directory can be synced or not.
         if length == 0 {
-            files::sync_parent(&path)?;
+            let _ = files::sync_parent(&path);
         }
         Ok(())
     }
