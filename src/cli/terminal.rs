@@ -8,7 +8,7 @@ use std::{
     io::{self, IsTerminal, Read, Write},
     os::unix::net::UnixStream,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -32,14 +32,15 @@ const LONGEST: usize = 1024;
 
 /// Whether a signal may end the program on the spot. While a secret is typed it may not.
 static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
-/// Whether a prompt or an agent waits for signals itself.
-static AWAITED: AtomicBool = AtomicBool::new(false);
 /// Whether signals that nobody obeys do what they always do; while a secret is typed they end the
 /// prompt instead, so that the terminal is put right.
 static AS_EVER: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 const OTHERS: [i32; 4] = [SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2];
 /// Whether a thread says something before a signal ends the program.
 static ANSWERED: AtomicBool = AtomicBool::new(false);
+/// The prompt that such a thread tells of a signal, which then ends the prompt and nothing else: who
+/// both listened for themselves would each make something of the same one.
+static PROMPT: Mutex<Option<UnixStream>> = Mutex::new(None);
 
 /// Has an interrupt end the program with the documented exit code.
 pub(super) fn obey_signals() {
@@ -65,7 +66,8 @@ pub(super) fn answer_signals(json: bool) {
     };
     let answer = move || {
         for signal in &mut signals {
-            if AWAITED.load(Ordering::SeqCst) {
+            if let Some(prompt) = &mut *prompt() {
+                let _ = prompt.write(&[0]);
                 continue;
             }
             // The next one does not wait for whoever does not read.
@@ -80,6 +82,10 @@ pub(super) fn answer_signals(json: bool) {
         ANSWERED.store(true, Ordering::SeqCst);
         at_once.store(false, Ordering::SeqCst);
     }
+}
+
+fn prompt() -> MutexGuard<'static, Option<UnixStream>> {
+    PROMPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the exit code of a program that a signal ends.
@@ -103,9 +109,8 @@ fn as_ever(ever: bool) {
     flag.store(ever, Ordering::SeqCst);
 }
 
-/// Says whether somebody waits for signals, who then may not end the program by themselves.
+/// Says whether somebody waits for signals, which then may not end the program by themselves.
 fn await_signals(awaited: bool) {
-    AWAITED.store(awaited, Ordering::SeqCst);
     if let Some(at_once) = AT_ONCE.get() {
         at_once.store(
             !awaited && !ANSWERED.load(Ordering::SeqCst),
@@ -269,10 +274,16 @@ impl<'a> Quiet<'a> {
                 let sender = sender.try_clone()?;
                 registered.push(signal_hook::low_level::pipe::register(signal, sender)?);
             }
-            Ok(signals)
+            Ok((signals, sender))
         };
-        let signals = wait_for(&[obeyed(), &OTHERS].concat()).map_err(failed)?;
-        let resumed = wait_for(&[SIGCONT]).map_err(failed)?;
+        let (resumed, _) = wait_for(&[SIGCONT]).map_err(failed)?;
+        let signals = if ANSWERED.load(Ordering::SeqCst) {
+            let (signals, sender) = wait_for(&OTHERS).map_err(failed)?;
+            *prompt() = Some(sender);
+            signals
+        } else {
+            wait_for(&[obeyed(), &OTHERS].concat()).map_err(failed)?.0
+        };
         let before = tcgetattr(tty).map_err(|errno| failed(errno.into()))?;
         let mut silent = before.clone();
         silent
@@ -315,6 +326,7 @@ impl Drop for Quiet<'_> {
         for id in self.registered.drain(..) {
             signal_hook::low_level::unregister(id);
         }
+        prompt().take();
         await_signals(false);
         as_ever(true);
     }

@@ -121,16 +121,19 @@ impl Store {
         Ok(())
     }
 
-    /// Finds out whether the log can be written, before anything is done that belongs into it.
+    /// Finds out whether the log can be written, before anything is done that belongs into it; makes
+    /// one that lasts where there is none.
     ///
     /// # Errors
     /// Those of the file system.
     pub(super) fn check_audit(&self) -> Result<(), Error> {
         let path = self.root().join("audit.jsonl");
-        if path.symlink_metadata().is_ok() {
-            files::open_ours(&path, OpenOptions::new().read(true).append(true))?;
+        let is_there = path.symlink_metadata().is_ok();
+        files::open_ours(&path, OpenOptions::new().read(true).append(true))?;
+        if is_there {
+            return Ok(());
         }
-        Ok(())
+        files::sync_parent(&path)
     }
 
     /// Appends a line, chained to the last one.
@@ -168,12 +171,7 @@ impl Store {
             // A half of it would break the chain, and all of it would come twice.
             let _ = file.set_len(length);
         }
-        written.map_err(&failed)?;
-        // The first line makes the file; the line is there, whether its directory can be synced or not.
-        if length == 0 {
-            let _ = files::sync_parent(&path);
-        }
-        Ok(())
+        written.map_err(&failed)
     }
 }
 
