@@ -11,9 +11,9 @@ echo "The run of $(date -u +%F) on $(nproc) virtual processors ($(sed -n 's/^mod
 echo "commit $(git rev-parse --short HEAD). \`scripts/figures.sh\` makes this file; README.md quotes rows of it as they stand. The machine"
 echo "is shared and noisy: ratios last, times do not."
 section() {
-    printf '\n## \140%s\140\n\n' "$*"
+    printf '\n## \140%s\140\n' "$*"
     # What is printed beside the tables is for whoever watches.
-    "$@" | tee /dev/stderr | sed -n '/^|/p; /^[0-9]/p'
+    "$@" | tee /dev/stderr | awk '/^\|/ { if (!table) print ""; table = 1; print; next } { table = 0 } /^[0-9]/'
 }
 section benches/peers.sh
 section cargo bench --locked --bench signing

@@ -30,8 +30,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        key::{Algorithm, Kdf, Message, PrivateKey, Purpose, Stamp, Timestamp},
-        secret::Passphrase,
+        key::{Algorithm, Kdf, Message, PrivateKey, Purpose, Stamp, SymmetricKey, Timestamp},
+        secret::{ClientSecret, Passphrase},
     };
 
     /// More than is swept.
@@ -113,6 +113,20 @@ mod tests {
             }
             is_swept("writing", DEEP, &|| drop(key.to_plain_pem().unwrap()));
         }
+    }
+
+    #[test]
+    fn no_signature_with_a_shared_secret_reaches_deeper_than_what_is_swept_behind_it() {
+        let secret = ClientSecret::new("B6RsF9rrLY5ezEGBQkyLlV".into());
+        let stamp = Stamp {
+            timestamp: Timestamp(1),
+            nonce: "n".parse().unwrap(),
+        };
+        let data = String::new();
+        let message = Message::new(&stamp, &Purpose::Login { data }).unwrap();
+        is_swept("preparing", DEEP, &|| drop(SymmetricKey::new(&secret)));
+        let key = SymmetricKey::new(&secret);
+        is_swept("signing", DEEP, &|| drop(key.sign_hex(&message)));
     }
 
     #[test]

@@ -2,7 +2,10 @@ use std::fmt::Write as _;
 
 use aws_lc_rs::hmac;
 
-use super::Message;
+use super::{
+    Message,
+    sweep::{DEEP, swept},
+};
 use crate::secret::ClientSecret;
 
 /// A symmetric API key, as Deribit's web form makes them: it signs with HMAC-SHA256.
@@ -14,12 +17,12 @@ impl SymmetricKey {
     /// Prepares a secret for signing.
     pub fn new(secret: &ClientSecret) -> Self {
         let secret = secret.expose().as_bytes();
-        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+        swept::<_, DEEP>(|| Self(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
     /// Signs a message; lower-case hex, as the documentation has it ("Authentication").
     pub fn sign_hex(&self, message: &Message) -> String {
-        let tag = hmac::sign(&self.0, message.as_bytes());
+        let tag = swept::<_, DEEP>(|| hmac::sign(&self.0, message.as_bytes()));
         tag.as_ref()
             .iter()
             .fold(String::with_capacity(64), |mut text, byte| {
