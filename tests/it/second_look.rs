@@ -586,9 +586,11 @@ fn a_code_is_sent_once_whichever_way_it_came() {
     };
     // The sandbox takes each code once, and would refuse the second.
     provision("one", &["--totp-seed-file", seed]);
+    let steps = || fs::read_to_string(home.store().join("second-factor.json")).unwrap();
+    // Of the seed, and of the account that it is the seed of.
+    assert!(steps().contains("custom"), "{}", steps());
     provision("two", &["--totp-command", &program]);
-    let steps = fs::read_to_string(home.store().join("second-factor.json")).unwrap();
-    assert!(steps.contains("custom"), "{steps}");
+    assert!(steps().contains("program"), "{}", steps());
 }
 
 #[test]
@@ -694,13 +696,13 @@ fn a_key_is_not_taken_for_disabled_because_the_answer_does_not_say() {
     for (lie, done, code) in lies {
         let mut bench = Bench::new();
         let meddler = Meddler::before(&mut bench.server);
-        bench.trader("one");
+        let client_id = bench.trader("one")["client_id"].clone();
         let answers = move |call: &mut Call| {
             if done {
                 return call.retell(lie);
             }
             let mut key =
-                json!({"id": call.body["params"]["id"], "client_id": "x", "enabled": false});
+                json!({"id": call.body["params"]["id"], "client_id": client_id, "enabled": false});
             lie(&mut key);
             let id = call.body["id"].clone();
             call.answer(&json!({"jsonrpc": "2.0", "id": id, "result": key}).to_string())
