@@ -209,7 +209,7 @@ impl FromStr for Endpoint {
         let name = host.trim_end_matches('.').to_ascii_lowercase();
         if name == "deribit.com" || name.ends_with(".deribit.com") {
             return Err(bad(
-                "the exchange itself is --network prod or test, whose trust cannot be changed",
+                "it is the exchange itself, which is --network prod or test: whom they trust cannot be changed",
             ));
         }
         let loopback = host == "localhost" || address.is_some_and(|a| a.is_loopback());

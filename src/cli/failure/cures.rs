@@ -279,7 +279,7 @@ fn cure(error: exchange::Error) -> Failure {
         E::TooLarge { .. } => Failure::usage(message).hint("nothing was changed; give it fewer addresses or features"),
         E::Scope { .. } => Failure::usage(message)
             .hint("areas are account, trade, wallet, block_trade, block_rfq, custody; for example \"account:read trade:read_write\""),
-        E::Endpoint { .. } => Failure::usage(message).hint("for example https://test.deribit.com/api/v2"),
+        E::Endpoint { .. } => Failure::usage(message).hint("for example https://gateway.example/api/v2"),
         E::Identifier { .. } => Failure::usage(message),
         E::Authorities { .. } => Failure::configuration(message).hint("--ca-file takes PEM certificates"),
         E::Interrupted => Failure::interrupted(),
