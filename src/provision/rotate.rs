@@ -127,9 +127,10 @@ impl<'a, T: Transport> Work<'a, T> {
         let both_disabled = self.is_disabled(&intent.name, intent.generation)?
             && self.is_disabled(&intent.name, succession.from)?;
         let touches_old = intent.stage == Stage::Switched || succession.remove_old;
-        if proven_before && touches_old && !both_disabled {
+        let must_work = touches_old && !both_disabled;
+        if must_work && proven_before {
             granted = self.prove_again(intent, &issued, signer).await?;
-        } else if touches_old && !succession.hook.is_empty() {
+        } else if must_work && !succession.hook.is_empty() {
             // A program that is told of the new key takes its time, too.
             let (scope, whitelist) = (intent.spec.scope.clone(), intent.spec.whitelist.clone());
             granted = self

@@ -833,3 +833,17 @@ fn a_key_that_is_disabled_already_is_not_said_to_change() {
         assert_eq!(bench.run(&["disable", "one"]).json()["changed"], changed);
     }
 }
+
+/// Whoever disables both keys of a rotation means it, whether a program was told of the new one or not.
+#[test]
+fn a_grace_ends_where_both_keys_are_disabled() {
+    let bench = Bench::new();
+    bench.trader("one");
+    let tells = hook(&bench.home, "tells", "#!/bin/sh\nexit 0\n");
+    let rotate = ["rotate", "one", "--grace", "1s", "--deploy-hook", &tells];
+    bench.run(&join(&[&rotate, &PLAIN])).json();
+    bench.run(&["panic", "--yes"]).json();
+    thread::sleep(Duration::from_secs(1));
+    bench.run(&["resume"]).json();
+    assert_eq!(bench.pending(), json!([]));
+}
