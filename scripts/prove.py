@@ -9,9 +9,12 @@ each thing that a test left out, as this machine cannot have it: the row that na
 The table under "What is protected" is the list: each row names its tests by file, by room or by
 script. A row without a test that ran is a failure, so that a renamed file cannot make a promise
 empty; so is a script that is named and not known here, and one known here that no row names.
+What passed of the long ones is kept under target/proved, by the sources that it was run on: a run
+that was interrupted goes on where it was, and what is older than any change of theirs is run anew.
 Standard library only.
 """
 
+import hashlib
 import os
 import re
 import subprocess
@@ -62,6 +65,10 @@ LONG = {
     "EVERY_BYTE=1": ("EVERY_BYTE=1 cargo test --locked --test it cuts::", "true", ""),
     "EVERY_MANNER=1": ("EVERY_MANNER=1 cargo test --locked --test it every_command::", "true", ""),
 }
+# What decides, beside a script's own text, whether it was run on what is here.
+SOURCES = ["src", "tests", "fuzz", "Cargo.toml", "Cargo.lock", ".cargo"]
+# What may end otherwise on the same sources.
+ANEW = {"cargo audit"}
 # What README.md has its figures from; they are printed and not judged, as machines differ.
 FIGURES = ["scripts/figures.sh"]
 
@@ -123,29 +130,75 @@ class LeftOut:
         return [what for file in sorted(files) for what in self.reasons.get(file, [])]
 
 
+class Kept:
+    """Which of the long scripts passed on these sources, and when."""
+
+    def __init__(self):
+        names = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard", "--", *SOURCES],
+                               capture_output=True, check=True).stdout.split(b"\0")
+        self.sources = hashlib.sha256()
+        for name in sorted(set(names) - {b""}):
+            self.add(self.sources, os.fsdecode(name))
+
+    @staticmethod
+    def add(digest, path):
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                digest.update(f"{path}\0{hashlib.sha256(file.read()).hexdigest()}\n".encode())
+
+    def file(self, name, command):
+        digest = self.sources.copy()
+        digest.update(command.encode())
+        for word in command.split():
+            self.add(digest, word)
+        place = re.sub(r"\W+", "-", name).strip("-")
+        return os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "proved", f"{place}-{digest.hexdigest()[:16]}")
+
+    def when(self, name, command):
+        try:
+            with open(self.file(name, command)) as file:
+                return file.read().strip()
+        except FileNotFoundError:
+            return None
+
+    def keep(self, name, command):
+        path = self.file(name, command)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            print(time.strftime("%Y-%m-%d %H:%M"), file=file)
+
+
 class Scripts:
     """Runs what rows name beside tests, each once, and shows on standard error how far it is."""
 
     def __init__(self, long):
         self.known = {**QUICK, **LONG}
-        self.long, self.ended = long, {}
+        self.long, self.kept, self.ended, self.earlier = long, Kept() if long else None, {}, {}
 
     def run(self, name):
         """Says whether it passed, or why it was not run."""
         if name not in self.ended:
-            command, able, cure = self.known[name]
-            if not self.long and name in LONG:
-                self.ended[name] = "--long"
-            else:
-                self.ended[name] = self.passed(command) if self.can(able) else cure
+            self.ended[name] = self.long_one(name) if name in LONG else self.passed(*self.known[name])
         return self.ended[name]
 
-    @staticmethod
-    def can(able):
-        return subprocess.run(able, shell=True, capture_output=True).returncode == 0
+    def long_one(self, name):
+        if not self.long:
+            return "--long"
+        command = LONG[name][0]
+        if name in ANEW:
+            return self.passed(*LONG[name])
+        if when := self.kept.when(name, command):
+            self.earlier[name] = when
+            return True
+        ended = self.passed(*LONG[name])
+        if ended is True:
+            self.kept.keep(name, command)
+        return ended
 
     @staticmethod
-    def passed(command):
+    def passed(command, able, cure):
+        if subprocess.run(able, shell=True, capture_output=True).returncode != 0:
+            return cure
         begun = time.monotonic()
         print(f"== {command}", file=sys.stderr, flush=True)
         code = subprocess.run(command, shell=True, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode
@@ -168,8 +221,11 @@ def judge(cell, tests, scripts, left_out):
             ended = scripts.run(reference)
             if isinstance(ended, str):
                 skipped.append(f"{reference} not run ({ended})")
+            elif ended:
+                when = scripts.earlier.get(reference)
+                passed.append(f"{reference} (at {when})" if when else reference)
             else:
-                (passed if ended else bad).append(reference)
+                bad.append(reference)
             continue
         chosen = meant(reference, words, tests)
         if chosen is None:

@@ -7,6 +7,8 @@
 # there is said to be not run, and how to get it): every point of docs/sweep.md, miri, the fuzzers for
 # ten minutes each, every command in every manner at every fault, every answer cut at every byte, the
 # vectors that are downloaded, two builds from scratch; and prints what README.md has its figures from.
+# What passed of them is not run again until the program, its tests or the script change; with target/proved
+# deleted it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v python3 >/dev/null || { echo "scripts/prove.sh needs python3" >&2; exit 1; }
