@@ -3,14 +3,14 @@
 # as many at a time as there are processors. Needs nightly and cargo-fuzz. A find is under
 # fuzz/artifacts, and what each said under target/fuzz.
 #
-#     scripts/fuzz.sh [SECONDS [AT_A_TIME]]       60 where none are named
+#     scripts/fuzz.sh [SECONDS [AT_A_TIME]]       60 where none are named; AT_A_TIME may be set in the environment
 set -eu
 cd "$(dirname "$0")/.."
 cargo +nightly fuzz build
 targets=$(cargo +nightly fuzz list)
 mkdir -p target/fuzz
 export SECONDS_EACH="${1:-60}"
-echo "$targets" | xargs -P "${2:-$(nproc)}" -I TARGET sh -c '
+echo "$targets" | xargs -P "${2:-${AT_A_TIME:-$(nproc)}}" -I TARGET sh -c '
     # What LeakSanitizer takes for leaks are threads of an agent on their way out.
     case TARGET in agent) leaks=0 ;; *) leaks=1 ;; esac
     mkdir -p fuzz/corpus/TARGET
