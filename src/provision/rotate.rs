@@ -76,16 +76,8 @@ impl<'a, T: Transport> Work<'a, T> {
         }
         let proven_before = intent.stage >= Stage::Proven;
         let mut granted = None;
-        if intent.stage < Stage::Proven {
-            if intent.operation == Operation::Rollback {
-                granted = self.revive(intent, signer).await?;
-            } else {
-                let (issued, proven) = self.establish(intent, signer).await?;
-                granted = proven.map(|proven| proven.granted);
-                let now = Some((self.now)());
-                self.write_record(intent, &issued, &intent.spec.scope, now)?;
-            }
-            self.enter(intent, Stage::Proven)?;
+        if !proven_before {
+            granted = self.bring_in(intent, signer).await?;
         }
         let (Some(succession), Some(issued)) = (intent.succession.clone(), intent.issued.clone())
         else {
@@ -95,27 +87,10 @@ impl<'a, T: Transport> Work<'a, T> {
             self.must_be_there(intent, &issued).await?;
         }
         if intent.stage == Stage::Proven {
-            if let Err(problem) = hook(intent, &issued) {
-                // From here on there is no way forward: the new key may be gone.
-                let mut refused = succession;
-                refused.taken_back = true;
-                intent.succession = Some(refused);
-                self.enter(intent, Stage::Proven)?;
-                self.undo(intent, &issued).await?;
-                return Err(Error::Hook { problem });
-            }
-            self.enter(intent, Stage::Deployed)?;
+            self.deploy(intent, &issued, hook).await?;
         }
         if intent.stage == Stage::Deployed {
-            self.store.switch(&intent.name, intent.generation)?;
-            let mut held = succession.clone();
-            held.until = Some(after((self.now)(), succession.grace));
-            intent.succession = Some(held);
-            // Before that is written down: what waits for its grace to end looks no further, and a
-            // generation that is not retired is none to go back to.
-            self.retire(&intent.name, succession.from, true)?;
-            self.enter(intent, Stage::Switched)?;
-            (self.tell)(Event::Switched(intent.generation));
+            self.put_in_use(intent, &succession)?;
         }
         let until = intent.succession.as_ref().and_then(|s| s.until);
         if intent.stage == Stage::Switched
@@ -123,44 +98,110 @@ impl<'a, T: Transport> Work<'a, T> {
         {
             return Ok(Rotated::Waiting(self.outcomes(intent, granted)?, until));
         }
-        // Whoever has disabled both of them meant it.
-        let both_disabled = self.is_disabled(&intent.name, intent.generation)?
-            && self.is_disabled(&intent.name, succession.from)?;
         let touches_old = intent.stage == Stage::Switched || succession.remove_old;
-        let must_work = touches_old && !both_disabled;
-        if must_work && proven_before {
-            granted = self.prove_again(intent, &issued, signer).await?;
-        } else if must_work && !succession.hook.is_empty() {
-            // A program that is told of the new key takes its time, too.
-            let (scope, whitelist) = (intent.spec.scope.clone(), intent.spec.whitelist.clone());
-            granted = self
-                .prove_as(&intent.name, &issued, signer, &scope, &whitelist)
-                .await?;
-        }
-        if intent.stage == Stage::Switched {
-            self.close(&succession, &issued, signer, Operation::Disable)
-                .await?;
-            self.retire(&intent.name, succession.from, false)?;
-            (self.tell)(Event::Disabled(&succession.client_id));
-            self.enter(intent, Stage::Disabled)?;
-        }
-        if succession.remove_old {
-            self.close(&succession, &issued, signer, Operation::Remove)
-                .await?;
-            if self
-                .store
-                .generations(&intent.name)?
-                .contains(&succession.from)
-            {
-                self.store
-                    .discard_generation(&intent.name, succession.from, (self.now)())?;
+        if touches_old && !self.both_disabled(intent, &succession)? {
+            if proven_before {
+                granted = self.prove_again(intent, &issued, signer).await?;
+            } else if !succession.hook.is_empty() {
+                // A program that is told of the new key takes its time, too.
+                granted = self
+                    .prove_as(
+                        &intent.name,
+                        &issued,
+                        signer,
+                        &intent.spec.scope,
+                        &intent.spec.whitelist,
+                    )
+                    .await?;
             }
         }
+        self.let_go(intent, &succession, &issued, signer).await?;
         self.clear_superseded(&intent.name, &[succession.from, intent.generation])
             .await?;
         let outcomes = self.outcomes(intent, granted)?;
         self.store.conclude(&intent.name)?;
         Ok(Rotated::Done(outcomes))
+    }
+
+    /// create -> prove: a new key, or the earlier one that is gone back to.
+    async fn bring_in(
+        &mut self,
+        intent: &mut Intent,
+        signer: &'a dyn Signer,
+    ) -> Result<Option<Scope>, Error> {
+        let granted = if intent.operation == Operation::Rollback {
+            self.revive(intent, signer).await?
+        } else {
+            let (issued, proven) = self.establish(intent, signer).await?;
+            let now = Some((self.now)());
+            self.write_record(intent, &issued, &intent.spec.scope, now)?;
+            proven.map(|proven| proven.granted)
+        };
+        self.enter(intent, Stage::Proven)?;
+        Ok(granted)
+    }
+
+    /// deploy: the program that is told of the new key has the last word.
+    async fn deploy(
+        &mut self,
+        intent: &mut Intent,
+        issued: &Issued,
+        hook: &mut Hook<'_>,
+    ) -> Result<(), Error> {
+        let Err(problem) = hook(intent, issued) else {
+            return self.enter(intent, Stage::Deployed);
+        };
+        // From here on there is no way forward: the new key may be gone.
+        if let Some(succession) = &mut intent.succession {
+            succession.taken_back = true;
+        }
+        self.enter(intent, Stage::Proven)?;
+        self.undo(intent, issued).await?;
+        Err(Error::Hook { problem })
+    }
+
+    /// switch: commands use the new key from here on, and the grace of the old one begins.
+    fn put_in_use(&mut self, intent: &mut Intent, succession: &Succession) -> Result<(), Error> {
+        self.store.switch(&intent.name, intent.generation)?;
+        if let Some(held) = &mut intent.succession {
+            held.until = Some(after((self.now)(), succession.grace));
+        }
+        // Before that is written down: what waits for its grace to end looks no further, and a
+        // generation that is not retired is none to go back to.
+        self.retire(&intent.name, succession.from, true)?;
+        self.enter(intent, Stage::Switched)?;
+        (self.tell)(Event::Switched(intent.generation));
+        Ok(())
+    }
+
+    /// Tells whether somebody has disabled both keys, which was meant.
+    fn both_disabled(&self, intent: &Intent, succession: &Succession) -> Result<bool, Error> {
+        Ok(self.is_disabled(&intent.name, intent.generation)?
+            && self.is_disabled(&intent.name, succession.from)?)
+    }
+
+    /// disable the old, and remove it where that was asked for.
+    async fn let_go(
+        &mut self,
+        intent: &mut Intent,
+        old: &Succession,
+        new: &Issued,
+        signer: &'a dyn Signer,
+    ) -> Result<(), Error> {
+        if intent.stage == Stage::Switched {
+            self.close(old, new, signer, Operation::Disable).await?;
+            self.retire(&intent.name, old.from, false)?;
+            (self.tell)(Event::Disabled(&old.client_id));
+            self.enter(intent, Stage::Disabled)?;
+        }
+        if old.remove_old {
+            self.close(old, new, signer, Operation::Remove).await?;
+            if self.store.generations(&intent.name)?.contains(&old.from) {
+                self.store
+                    .discard_generation(&intent.name, old.from, (self.now)())?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes sure that nothing is put in use that is gone, whoever took it away in the meantime;
