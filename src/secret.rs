@@ -14,7 +14,7 @@ pub mod forbidden;
 mod locked;
 mod residence;
 
-pub(crate) use locked::Ed25519Secret;
+pub(crate) use locked::{Ed25519Secret, clear_registers};
 pub use locked::{keep_from_children, shelter_keys};
 pub use residence::Residence;
 

@@ -1,18 +1,22 @@
-//! The stack, overwritten below work that strews secrets over it.
+//! The stack, overwritten below work that strews secrets over it, and the registers behind it.
 //!
-//! Deciphering, decoding and big-number arithmetic leave copies in dead stack frames.
+//! Deciphering, decoding and big-number arithmetic leave copies in dead stack frames, and what they
+//! computed last where they computed it.
 
 use zeroize::zeroize_stack;
+
+use crate::secret::clear_registers;
 
 /// Deeper than any work on keys reaches, in bytes.
 pub(super) const DEEP: usize = 128 * 1024;
 /// Twice as deep as an Ed25519 signature reaches, in bytes.
 pub(super) const SHALLOW: usize = 4 * 1024;
 
-/// Does work that strews secrets over the stack, and overwrites what it left there.
+/// Does work that strews secrets over stack and registers, and overwrites what it left there.
 pub(super) fn swept<T, const BYTES: usize>(work: impl FnOnce() -> T) -> T {
     let result = frame(work);
     zeroize_stack::<BYTES>();
+    clear_registers();
     result
 }
 

@@ -1,12 +1,13 @@
 //! A heap for aws-lc in pages that are neither swapped out, dumped nor handed to a child, Ed25519
-//! keys that lie there, and descriptors that are not inherited: the only unsafe code here.
+//! keys that lie there, registers that are cleared behind them, and descriptors that are not
+//! inherited: the only unsafe code here.
 //!
 //! Private keys live where aws-lc allocates, and so does all that it makes of them to sign. There are
 //! no guard pages, as mapping over a reservation can fail half-way and leave a hole that another
 //! thread falls into.
 #![allow(
     unsafe_code,
-    reason = "the system's calls on memory, what aws-lc calls to have some, and one signature"
+    reason = "the system's calls on memory, what aws-lc calls to have some, one signature, registers"
 )]
 
 #[cfg(target_os = "linux")]
@@ -315,6 +316,36 @@ impl Drop for Ed25519Secret {
     fn drop(&mut self) {
         // SAFETY: it came from there; it is wiped there, too.
         unsafe { aws_lc_sys::OPENSSL_free(self.0.as_ptr().cast()) };
+    }
+}
+
+/// Clears the registers that have room for part of a key: what is computed there stays until something
+/// else needs them, and is in each core and each context that is saved until then.
+///
+/// On processors other than x86-64 it does nothing.
+pub(crate) fn clear_registers() {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: it writes to registers that any call may write to, with instructions that are there.
+    unsafe {
+        use std::arch::{asm, is_x86_feature_detected};
+        if is_x86_feature_detected!("avx512f") {
+            asm!(
+                ".irp i, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31",
+                r"vpxord zmm\i, zmm\i, zmm\i",
+                ".endr",
+                clobber_abi("sysv64"),
+            );
+        }
+        if is_x86_feature_detected!("avx") {
+            asm!("vzeroall", clobber_abi("sysv64"));
+        } else {
+            asm!(
+                ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+                r"pxor xmm\i, xmm\i",
+                ".endr",
+                clobber_abi("sysv64"),
+            );
+        }
     }
 }
 

@@ -207,7 +207,7 @@ fn one_file_has_unsafe_code() {
     assert_eq!(with, [src().join("secret/locked.rs")]);
     let lines = fs::read_to_string(&with[0]).unwrap().lines().count();
     assert!(
-        lines <= 342,
+        lines <= 375,
         "{lines} lines can no longer be read at one go"
     );
 }
