@@ -67,7 +67,11 @@ pub(super) fn show(context: &Context) -> Result<(), Failure> {
                 word("at"),
                 entry["uid"],
                 word("action"),
-                word("key"),
+                word(if entry["key"].is_string() {
+                    "key"
+                } else {
+                    "client_id"
+                }),
                 word("outcome")
             )
         };

@@ -11,7 +11,8 @@ use super::{
     manage,
 };
 use crate::{
-    exchange::{ApiKey, Network},
+    exchange::{ApiKey, ClientId, Network},
+    key::KeyName,
     provision::Swept,
     store::Entry,
 };
@@ -30,12 +31,20 @@ struct Report {
     /// How many keys of the account could not be read.
     others: usize,
     failure: Option<Failure>,
+    /// What the audit log is to say.
+    tried: Vec<Tried>,
+}
+
+/// A key that was to be disabled, its name here, and what came of it.
+struct Tried {
+    client_id: ClientId,
+    name: Option<KeyName>,
+    outcome: &'static str,
 }
 
 pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
     let network = context.network()?;
     let pattern = &args.pattern;
-    // It stands in a line of the audit log.
     if pattern.len() > LONGEST_PATTERN {
         return Err(
             Failure::usage(format!("the pattern has more than {LONGEST_PATTERN} bytes"))
@@ -49,15 +58,7 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
     let report = runtime_for(context)?.block_on(disable(context, args, &network))?;
     let mut audited = Ok(());
     if !context.global.dry_run {
-        let outcome = if report.not_reached.is_empty() && report.others == 0 {
-            "done"
-        } else {
-            "unfinished"
-        };
-        let mut entry = Entry::new(now(), "panic", outcome);
-        let place = format!("{network} {pattern}");
-        entry.network = Some(&place);
-        audited = context.store.audit(entry).map_err(Failure::from);
+        audited = write_down(context, &network, &report);
     }
     let value = json!({
         "disabled": report.disabled,
@@ -97,6 +98,29 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
     Err(failure
         .about(&format!("not reached: {}", names.join(", ")))
         .hint(cure))
+}
+
+/// Writes down each key that was to be disabled; where there was none, that it was tried.
+fn write_down(context: &Context, network: &Network, report: &Report) -> Result<(), Failure> {
+    let network = network.to_string();
+    let line = |outcome| {
+        let mut entry = Entry::new(now(), "panic", outcome);
+        entry.network = Some(&network);
+        entry
+    };
+    let tried = report.tried.iter().map(|tried| {
+        let mut entry = line(tried.outcome);
+        entry.key = tried.name.as_ref();
+        entry.client_id = Some(&tried.client_id);
+        entry
+    });
+    let mut entries: Vec<Entry<'_>> = tried.collect();
+    if report.others > 0 {
+        entries.push(line("unfinished"));
+    } else if entries.is_empty() {
+        entries.push(line("nothing to disable"));
+    }
+    Ok(context.store.audit_all(entries)?)
 }
 
 async fn disable(context: &Context, args: &Panic, network: &Network) -> Result<Report, Failure> {
@@ -161,6 +185,8 @@ impl Report {
             failure,
             enabled,
         } = one;
+        let local = manage::local_of(context, network, key).ok().flatten();
+        let name = local.map(|(name, ..)| name);
         // What is disabled matters more than the record of it.
         if (failure.is_none() || enabled == Some(false))
             && let Err(failure) = manage::note(context, network, key, false)
@@ -171,11 +197,16 @@ impl Report {
                 .remark(format!("{id}: {}", failure.message()));
         }
         let mut about = about(key);
-        let Some(error) = failure else {
+        let failure = failure.map(Failure::from);
+        self.tried.push(Tried {
+            client_id: key.client_id.clone(),
+            name,
+            outcome: failure.as_ref().map_or("done", Failure::kind),
+        });
+        let Some(failure) = failure else {
             self.disabled.push(about);
             return;
         };
-        let failure = Failure::from(error);
         let why = json!({"why": failure.message(), "kind": failure.kind(), "enabled": enabled});
         answer::merge(&mut about, why);
         self.not_reached.push(about);

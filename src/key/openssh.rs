@@ -56,6 +56,8 @@ pub(super) fn is_sealed(blob: &[u8]) -> Result<bool, Error> {
     match (header.cipher, header.kdf) {
         (b"none", b"none") => Ok(false),
         (b"none", _) | (_, b"none") => Err(damaged()),
+        // `ssh-key` has it only with a feature, and says no more than that deciphering failed.
+        (b"3des-cbc", _) => Err(Error::UnsupportedSealing),
         (_, b"bcrypt") => match header.rounds.ok_or_else(damaged)? {
             0 => Err(damaged()),
             1..=MAX_BCRYPT_ROUNDS => Ok(true),

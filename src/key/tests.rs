@@ -484,6 +484,7 @@ fn refusals() {
             "Costly(more than 1024 rounds of bcrypt)",
         ),
         ("ssh kdf", refused!("openssh-cipher"), "UnsupportedSealing"),
+        ("ssh 3des", refused!("openssh-3des"), "UnsupportedSealing"),
         ("pbes1", refused!("pbes1.pem"), "UnsupportedSealing"),
         ("3des", refused!("pbes2-des3.pem"), "UnsupportedSealing"),
         ("gcm", refused!("pbes2-gcm.pem"), "UnsupportedSealing"),

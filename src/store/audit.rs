@@ -15,7 +15,10 @@ use serde::{Deserialize, Serialize, de::IgnoredAny};
 use sha2::{Digest, Sha256};
 
 use super::{Error, Store, files, record::Moment};
-use crate::key::{Fingerprint, KeyName, hex};
+use crate::{
+    exchange::ClientId,
+    key::{Fingerprint, KeyName, hex},
+};
 
 /// The longest line that is written or looked for.
 const LONGEST_LINE: u64 = 16 * 1024;
@@ -37,6 +40,9 @@ pub struct Entry<'a> {
     pub key: Option<&'a KeyName>,
     /// Its fingerprint.
     pub fingerprint: Option<Fingerprint>,
+    /// What the exchange calls it, where it need not have a name here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<&'a ClientId>,
     /// On which network.
     pub network: Option<&'a str>,
     /// `done`, or what kind of failure.
@@ -52,6 +58,7 @@ impl<'a> Entry<'a> {
             action,
             key: None,
             fingerprint: None,
+            client_id: None,
             network: None,
             outcome,
         }

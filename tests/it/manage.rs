@@ -1186,7 +1186,36 @@ fn panic_disables_what_matches_and_nothing_else() {
     // It is written down.
     let audit = bench.home.run(&["--json", "audit"]).json();
     let entries = audit["entries"].as_array().unwrap();
-    assert_eq!(entries.iter().filter(|e| e["action"] == "panic").count(), 2);
+    let network = &entries[0]["network"];
+    let mut logged: Vec<Value> = entries
+        .iter()
+        .filter(|entry| entry["action"] == "panic")
+        .map(|entry| {
+            json!([
+                entry["key"],
+                entry["client_id"],
+                entry["network"],
+                entry["outcome"]
+            ])
+        })
+        .collect();
+    let line = |name: Value, key: &Value| json!([name, key["client_id"], network, "done"]);
+    let mut wanted = [
+        line(json!("mm_one"), &keys[0]),
+        line(json!("mm_two"), &keys[1]),
+        line(Value::Null, &stranger),
+        line(json!("desk"), &keys[2]),
+    ];
+    wanted[..3].sort_by_key(ToString::to_string);
+    logged[..3].sort_by_key(ToString::to_string);
+    assert_eq!(logged, wanted);
+    // Where there was nothing to disable, that is what is written down.
+    bench
+        .run(&["panic", "--match", "nobody", "--yes"])
+        .error(10);
+    let audit = bench.home.run(&["--json", "audit"]).json();
+    let last = audit["entries"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["outcome"], "nothing to disable", "{last}");
 
     // One by its client id.
     bench.run(&["enable", "mm_two"]).json();

@@ -106,9 +106,10 @@ pub(in crate::cli) async fn set_there(
     }
     let outcome = done.as_ref().map_or_else(Failure::kind, |()| "done");
     let mut entry = Entry::new(now(), operation.as_str(), outcome);
-    let place = format!("{network} {}", key.client_id);
+    let network = network.to_string();
     entry.key = name.as_ref();
-    entry.network = Some(&place);
+    entry.client_id = Some(&key.client_id);
+    entry.network = Some(&network);
     let audited = context.store.audit(entry).map_err(Failure::from);
     done?;
     audited.map_err(|failure| failure.about(DONE_UNWRITTEN))
