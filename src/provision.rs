@@ -5,7 +5,7 @@
 //! again; and a key counts as active once it has logged in with exactly the rights that were
 //! meant.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use crate::{
     Error,
@@ -71,6 +71,8 @@ pub enum Event<'a> {
     Withheld(usize),
     /// A generation that cannot be read is left as it is.
     Illegible(Generation, &'a crate::store::Error),
+    /// What there is of a removed key here lies in the trash.
+    Buried(&'a Path),
     /// A key may not log in any more.
     Disabled(&'a ClientId),
     /// One of many keys was disabled, or was not, for a reason.

@@ -88,6 +88,14 @@ impl From<sandbox::Error> for Failure {
     }
 }
 
+/// Tells whether a name is that of a key which is registered on a network.
+fn is_of(context: &Context, name: Option<&str>, network: &Network) -> bool {
+    let name = name.and_then(|name| name.parse::<KeyName>().ok());
+    let record = name.and_then(|name| context.store.record(&name).ok());
+    let known = record.and_then(|record| record.registration);
+    known.is_some_and(|known| known.network == *network)
+}
+
 /// Who manages the account's keys.
 pub(super) enum Admin {
     Key {
@@ -112,8 +120,13 @@ impl Admin {
     ) -> Result<Self, Failure> {
         let config = &context.config;
         let typed = args.admin.is_some() || args.admin_client_id.is_some();
+        let network = connection.exchange.network();
         let (name, client_id) = if typed {
             (&args.admin, &args.admin_client_id)
+        } else if connection.sandbox.is_some() && !is_of(context, config.admin.as_deref(), network)
+        {
+            // What is configured for an exchange is nobody in the sandbox, which has its own.
+            (&None, &None)
         } else {
             (&config.admin, &config.admin_client_id)
         };

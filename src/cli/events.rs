@@ -1,6 +1,6 @@
 //! What happens at the exchange, told in words while it happens.
 
-use super::context::Context;
+use super::{context::Context, keys::purge};
 use crate::{exchange::Whitelisted, provision::Event};
 
 pub(super) fn tell(context: &Context, event: &Event<'_>) {
@@ -47,6 +47,11 @@ pub(super) fn tell(context: &Context, event: &Event<'_>) {
         )),
         Event::Clearing(generation) => output.remark(format!(
             "removing generation {generation}, which was superseded before"
+        )),
+        Event::Buried(grave) => output.remark(format!(
+            "its files are in {}; to purge them: {}",
+            grave.display(),
+            purge(grave)
         )),
         Event::Disabled(client_id) => output.remark(format!("disabled the old key {client_id}")),
         Event::Swept(key, None) => {

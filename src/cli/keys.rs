@@ -203,7 +203,7 @@ pub(super) fn delete(context: &Context, args: &Name) -> Result<(), Failure> {
 }
 
 /// Returns the command that removes what lies in the trash, fit for a shell.
-fn purge(grave: &Path) -> String {
+pub(super) fn purge(grave: &Path) -> String {
     let path = grave.display().to_string();
     format!("rm -r '{}'", path.replace('\'', r"'\''"))
 }

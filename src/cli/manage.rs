@@ -52,6 +52,37 @@ fn find<'a>(survey: &'a Survey, known: &Registration) -> Result<&'a ApiKey, Fail
     })
 }
 
+/// Returns the record of a key; of one that was adopted without a look at the account with what is
+/// seen of it now, which is kept.
+pub(super) fn looked_up(
+    context: &Context,
+    name: &KeyName,
+    admin: &AdminArgs,
+    passphrase: &PassphraseArgs,
+) -> Result<Record, Failure> {
+    let record = context.store.record(name)?;
+    let Some(known) = record
+        .registration
+        .as_ref()
+        .filter(|known| known.key_id.is_none())
+    else {
+        return Ok(record);
+    };
+    let seen = runtime_for(context)?.block_on(async {
+        let mut office = Office::open(context, &known.network, admin, passphrase).await?;
+        let survey = work_of(context, &mut office)
+            .survey_with(&known.client_id)
+            .await?;
+        let key = find(&survey, known)?;
+        refuse_foreign(context, name, key)?;
+        Ok::<_, Failure>(as_seen(&record, key))
+    })?;
+    context
+        .store
+        .write_record(name, context.store.current(name)?, &seen)?;
+    Ok(seen)
+}
+
 pub(super) fn refuse_pending(context: &Context, name: &KeyName) -> Result<(), Failure> {
     let Some(intent) = context.store.intent(name)? else {
         return Ok(());

@@ -108,7 +108,7 @@ fn rotate_one(
 ) -> Result<Value, Failure> {
     let record = context.store.record(name)?;
     signers::refuse_elsewhere(name, &record)?;
-    let (known, _) = registered(name, &record)?;
+    let known = manage::registered(name, record.registration.as_ref())?;
     context.check_network(name, &known.network)?;
     if context.global.dry_run {
         match context.store.intent(name)? {
@@ -129,8 +129,8 @@ fn rotate_one(
                 record.algorithm
             ),
             format!(
-                "would register it on {} with scope {} and prove it",
-                known.network, known.scope
+                "would register it on {} with what {} has there ({}, as recorded here) and prove it",
+                known.network, known.client_id, known.scope
             ),
             "would put it in use, and then disable the old key".into(),
         ];
@@ -152,7 +152,7 @@ fn rotate_one(
         manage::refuse_pending(context, name)?;
     }
     // Somebody else may have been at it while this waited.
-    let record = context.store.record(name)?;
+    let record = manage::looked_up(context, name, &args.admin, &args.sealing.passphrase)?;
     let (known, key_id) = registered(name, &record)?;
     let from = context.store.current(name)?;
     let last = context

@@ -3,7 +3,7 @@
 //! `edit_api_key` may reset whatever is left out, so nothing ever is (Deribit, edit_api_key).
 
 use super::{
-    Survey, Work, as_it_is, differences_of,
+    Event, Survey, Work, as_it_is, differences_of,
     inspect::{shows_features, shows_whitelist},
     verdict::{is_final, says_nothing, unfinished},
 };
@@ -181,6 +181,8 @@ impl<T: Transport> Work<'_, T> {
         if let Some(known) = &mut record.registration {
             match intent.operation {
                 Operation::Edit => {
+                    // Of an adopted key it may not have been known.
+                    known.key_id = Some(issued.key_id);
                     known.scope = intent.spec.scope.clone();
                     known.label.clone_from(&intent.spec.label);
                     known.whitelist.clone_from(&intent.spec.whitelist);
@@ -222,7 +224,8 @@ impl<T: Transport> Work<'_, T> {
                 self.store.write_record(&intent.name, generation, &record)?;
             }
             // Its private halves are good for nothing now; they are kept all the same.
-            self.store.discard(&intent.name, (self.now)())?;
+            let grave = self.store.discard(&intent.name, (self.now)())?;
+            (self.tell)(Event::Buried(&grave));
         }
         Ok(self.store.conclude(&intent.name)?)
     }

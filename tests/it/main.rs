@@ -19,6 +19,7 @@ mod commands;
 mod concurrency;
 mod cuts;
 mod derivations;
+mod drifted;
 mod every_command;
 mod examples;
 mod faults;

@@ -836,7 +836,7 @@ fn a_key_that_is_adopted_without_a_code_is_bound_and_what_is_missing_is_said() {
     let passphrase = ["--passphrase-file", "passphrase"];
     bench.run(&join(&[&["auth", "first"], &passphrase])).ok();
     let rotate = join(&[&["rotate", "first", "--json"], &bench.access()]);
-    let error = bench.run(&rotate).error(8);
+    let error = bench.run(&rotate).error(6);
     assert!(
         error["hint"].as_str().unwrap().contains("--totp-fd"),
         "{error}"

@@ -10,6 +10,7 @@ use crate::{
     cli::{
         answer,
         args::Edit,
+        audit,
         connect::{Office, runtime_for},
         context::Context,
         failure::Failure,
@@ -17,7 +18,7 @@ use crate::{
     },
     exchange::{ApiKey, Setting, Whitelisted},
     key::KeyName,
-    provision::{self, Change, as_it_is, differences_of},
+    provision::{self, Change, Difference, as_it_is, differences_of},
     store::{Operation, Record, Specification},
 };
 
@@ -40,24 +41,40 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
         let key = find(&survey, known)?;
         refuse_foreign(context, &name, key)?;
         refuse_to_garble(&name, key, &change)?;
-        let is = as_it_is(key, &known.specification(record.algorithm));
+        let recorded = known.specification(record.algorithm);
+        let is = as_it_is(key, &recorded);
+        // Of one that was adopted without a look at the account, nothing is recorded that it could
+        // differ from.
+        let recorded = if known.key_id.is_some() {
+            recorded
+        } else {
+            is.clone()
+        };
         let wish = provision::merge(&is, &change);
         let differences = differences_of(&is, &wish);
         for line in &differences {
             context.output.remark(line.to_string());
+        }
+        let is_changed = |drift: &Difference| differences.iter().any(|d| d.field == drift.field);
+        for line in differences_of(&is, &recorded) {
+            if !is_changed(&line) {
+                context.output.remark(kept(&line));
+            }
         }
         if context.global.dry_run || differences.is_empty() {
             let steps: Vec<String> = differences
                 .iter()
                 .map(|d| format!("would change {d}"))
                 .collect();
-            if !context.global.dry_run {
-                // It is so already, which need not be what is recorded.
-                let seen = as_seen(&record, key);
-                if seen != record {
-                    let generation = context.store.current(&name)?;
-                    context.store.write_record(&name, generation, &seen)?;
-                }
+            // It is so already, which need not be what is recorded.
+            let seen = as_seen(&record, key);
+            if !context.global.dry_run && seen != record {
+                confirm_widening(context, &name, &[&recorded, &is], &wish)?;
+                let generation = context.store.current(&name)?;
+                context.store.write_record(&name, generation, &seen)?;
+                let (network, public) = (&known.network, context.store.public(&name)?);
+                let done: Result<(), Failure> = Ok(());
+                audit::outcome(context, "edit", &name, network, Some(&public), &done)?;
             }
             let mut value = keys::about(context, &name)?;
             answer::merge(
@@ -74,7 +91,7 @@ pub(in crate::cli) fn edit(context: &Context, args: &Edit) -> Result<(), Failure
             context.output.result(&value, text)?;
             return Ok(None);
         }
-        confirm_widening(context, &name, &is, &wish)?;
+        confirm_widening(context, &name, &[&is, &recorded], &wish)?;
         let operator = work.desk.operator().client_id();
         let narrows = key.max_scope.manages_keys() && !wish.scope.manages_keys();
         // Whether this host is on it, nobody here knows.
@@ -160,18 +177,27 @@ fn shuts_out(is: &[Whitelisted], wish: &[Whitelisted]) -> bool {
     !wish.is_empty() && (is.is_empty() || !is.iter().all(|address| wish.contains(address)))
 }
 
-/// Makes sure that more rights, or rights without a whitelist, are meant.
+/// Says of a setting that somebody has changed there, and that is left so.
+pub(in crate::cli) fn kept(drift: &Difference) -> String {
+    format!("what the exchange has is kept, not what is recorded here: {drift}")
+}
+
+/// Makes sure that more rights, or rights without a whitelist, are meant: more than it has there, or
+/// more than it was known to have.
 fn confirm_widening(
     context: &Context,
     name: &KeyName,
-    is: &Specification,
+    before: &[&Specification],
     wish: &Specification,
 ) -> Result<(), Failure> {
     let mut reasons = Vec::new();
-    if !wish.scope.is_within(&is.scope) {
-        reasons.push(format!("get more rights: {} -> {}", is.scope, wish.scope));
+    if let Some(less) = before.iter().find(|was| !wish.scope.is_within(&was.scope)) {
+        reasons.push(format!(
+            "have more rights: {} -> {}",
+            less.scope, wish.scope
+        ));
     }
-    if wish.whitelist.is_empty() && !is.whitelist.is_empty() {
+    if wish.whitelist.is_empty() && before.iter().any(|was| !was.whitelist.is_empty()) {
         reasons.push("be usable from any address".into());
     }
     if reasons.is_empty() {

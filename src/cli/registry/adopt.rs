@@ -26,6 +26,9 @@ pub(in crate::cli) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failu
     let network = context.network_for(&name)?;
     let named: Option<ClientId> = args.client_id.as_deref().map(str::parse).transpose()?;
     let (public, record) = signers::enrol(context, &name, &args.held)?;
+    if let Some(known) = &record.registration {
+        refuse_another(&name, known, named.as_ref(), &network)?;
+    }
     let client_id = match named {
         Some(id) => id,
         None => match paste(context, &name, &network, &public)? {
@@ -40,14 +43,8 @@ pub(in crate::cli) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failu
     };
     manage::refuse_pending(context, &name)?;
     let record = context.store.record(&name).unwrap_or(record);
-    if let Some(known) = &record.registration
-        && (known.client_id != client_id || known.network != network)
-    {
-        return Err(Failure::refused(format!(
-            "{name} is {} on {} already",
-            known.client_id, known.network
-        ))
-        .hint("a key belongs to one network and one client id for ever; make another with \"derikey generate\""));
+    if let Some(known) = &record.registration {
+        refuse_another(&name, known, Some(&client_id), &network)?;
     }
     if context.global.dry_run {
         return answer::plan(
@@ -81,6 +78,15 @@ pub(in crate::cli) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failu
             };
         }
     }
+    let seen = &outcomes.registration;
+    let changed = record.registration.as_ref().is_none_or(|known| {
+        let proven = seen.proven;
+        *seen
+            != Registration {
+                proven,
+                ..known.clone()
+            }
+    });
     let registration = Some(outcomes.registration.clone());
     context.store.write_record(
         &name,
@@ -95,13 +101,36 @@ pub(in crate::cli) fn adopt(context: &Context, args: &Adopt) -> Result<(), Failu
         name,
         public,
         outcomes,
-        changed: true,
+        changed,
     };
     let mut value = done.value(context);
     if let Some(unseen) = unseen.filter(|_| incomplete) {
         answer::merge(&mut value, missing(context, &done.name, &unseen));
     }
     context.output.result(&value, || answer::lines(&value))
+}
+
+/// Refuses what would bind a key that is bound to something else, or have its public half pasted
+/// once more.
+fn refuse_another(
+    name: &KeyName,
+    known: &Registration,
+    client_id: Option<&ClientId>,
+    network: &Network,
+) -> Result<(), Failure> {
+    let is_here = known.network == *network;
+    if is_here && client_id == Some(&known.client_id) {
+        return Ok(());
+    }
+    let (id, place) = (&known.client_id, &known.network);
+    let hint = if is_here && client_id.is_none() {
+        format!(
+            "\"derikey auth {name}\" proves that it works, \"derikey adopt {name} --client-id {id}\" looks at it again"
+        )
+    } else {
+        "a key belongs to one network and one client id for ever; make another with \"derikey generate\"".into()
+    };
+    Err(Failure::refused(format!("{name} is {id} on {place} already")).hint(hint))
 }
 
 /// Says what is not known of an adopted key, why, and how that is made good.

@@ -1,7 +1,7 @@
 //! How a key is not what is recorded of it, and how that is mended.
 
 use super::local::Local;
-use crate::{cli::failure::Failure, exchange::ApiKey, provision};
+use crate::{cli::failure::Failure, exchange::ApiKey, provision, store::Specification};
 
 /// Something that is not as it is recorded, and what to do about it.
 pub(in crate::cli) struct Fault {
@@ -83,12 +83,22 @@ pub(super) fn drift(key: &ApiKey, local: &Local) -> Differences {
     let (Some(known), Some(record)) = (local.known(), &local.record) else {
         return Differences::default();
     };
-    let recorded = known.specification(record.algorithm);
+    let mut recorded = known.specification(record.algorithm);
+    let is = provision::as_it_is(key, &recorded);
+    if known.key_id.is_none() {
+        // It was adopted without a look at the account: its rights are what a login was granted, and
+        // nothing else is known.
+        let scope = recorded.scope;
+        recorded = Specification {
+            scope,
+            ..is.clone()
+        };
+    }
     let word = |enabled: bool| if enabled { "enabled" } else { "disabled" };
     let differs = key.enabled.is_some_and(|enabled| enabled != known.enabled);
     let (from, to) = (&key.client_id, &known.client_id);
     Differences {
-        settings: provision::differences_of(&provision::as_it_is(key, &recorded), &recorded)
+        settings: provision::differences_of(&is, &recorded)
             .iter()
             .map(ToString::to_string)
             .collect(),

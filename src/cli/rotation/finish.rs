@@ -217,9 +217,7 @@ async fn as_it_is_there(
     edit::refuse_to_garble(&intent.name, key, &change)?;
     let mut there = provision::as_it_is(key, &intent.spec);
     for line in provision::differences_of(&there, &intent.spec) {
-        context.output.remark(format!(
-            "what the exchange has is kept, not what is recorded here: {line}"
-        ));
+        context.output.remark(edit::kept(&line));
     }
     if !there.scope.is_within(&intent.spec.scope) {
         let name = &intent.name;
