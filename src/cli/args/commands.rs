@@ -81,7 +81,7 @@ commands! {
     "enable" => Enable(Target),
     /// Stop a key from logging in
     "disable" => Disable(Target),
-    /// Take a key away at the exchange, for good
+    /// Take a key away at the exchange, for good; its files here go to the trash
     "remove" => Remove(Target),
     /// Put a new key in the place of the one in use
     "rotate" => Rotate(Rotate),
