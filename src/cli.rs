@@ -103,7 +103,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     // These need no state.
     match cli.command {
         Command::Completions(args) => return serve::completions(args.shell),
-        Command::Man(args) => return serve::man(&args.dir),
+        Command::Man(args) if !cli.global.dry_run => return serve::man(&args.dir),
         _ => {}
     }
     let context = Context::open(cli.global)?;
@@ -147,8 +147,32 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Agent(args) => holding::agent(context, &args),
         Command::Exec(args) => clients::exec(&context, &args),
         Command::Sandbox(args) => serve::sandbox(&context, &args),
-        Command::Completions(_) | Command::Man(_) => Ok(()),
+        Command::Man(args) => {
+            let step = format!("would write manual pages to {}", args.dir.display());
+            answer::plan(&context, &[step])
+        }
+        Command::Completions(_) => Ok(()),
     }
+}
+
+/// Reports that a command was left out, of the program or of one of its commands.
+fn incomplete(json: bool) -> ExitCode {
+    let mut program = Cli::description();
+    program.build();
+    let mut words = std::env::args_os().skip(1);
+    let group = words.find_map(|word| program.find_subcommand(&word).cloned());
+    let mut command = group.unwrap_or(program);
+    if !json {
+        let help = command.render_help();
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), help.to_string().as_bytes());
+        return ExitCode::from(2);
+    }
+    let name = command.get_bin_name().unwrap_or("derikey").to_owned();
+    let commands = command.get_subcommands().map(clap::Command::get_name);
+    let names: Vec<&str> = commands.filter(|name| *name != "help").collect();
+    Failure::usage(format!("{name} needs a command"))
+        .hint(format!("one of {}; see {name} --help", names.join(", ")))
+        .report(json)
 }
 
 /// Reports what clap has to say: help on standard output, a mistake as a failure.
@@ -163,10 +187,8 @@ fn mistyped(error: &clap::Error) -> ExitCode {
         };
     }
     let json = std::env::args_os().any(|arg| arg == "--json");
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && !json {
-        let help = Cli::description().render_help();
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), help.to_string().as_bytes());
-        return ExitCode::from(2);
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return incomplete(json);
     }
     let text = error.to_string();
     let mut paragraphs = text

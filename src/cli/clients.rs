@@ -167,6 +167,11 @@ pub(super) fn order(context: &Context, args: &AgentArgs, order: Order) -> Result
         })?;
     let asked = connect(context, &path).and_then(|client| {
         Ok(match order {
+            _ if order != Order::Status && context.global.dry_run => {
+                client.status()?;
+                let step = format!("would {} the agent at {}", order.as_str(), path.display());
+                Ok(serde_json::json!({"dry_run": true, "steps": [step]}))
+            }
             Order::Status => Ok(client.status()?),
             Order::Stop => Ok(client
                 .shutdown()
@@ -244,6 +249,10 @@ pub(super) fn exec(context: &Context, args: &Exec) -> Result<(), Failure> {
         .command
         .split_first()
         .ok_or_else(|| Failure::usage("there is no program to run"))?;
+    if context.global.dry_run {
+        let step = format!("would run {program:?}, which finds {name} in the agent");
+        return answer::plan(context, &[step]);
+    }
     let path = std::path::absolute(&remote.path)
         .map_err(|error| Failure::unexpected(format!("{}: {error}", remote.path.display())))?;
     let mut command = process::Command::new(program);

@@ -23,7 +23,7 @@ use crate::{
 
 mod passphrases;
 
-pub(super) use passphrases::wants_plain;
+pub(super) use passphrases::{wants_one, wants_plain};
 
 /// How long to wait for another process that works on the same key.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -94,8 +94,12 @@ impl Context {
     /// Returns the network of a name; flags and configuration say where a custom one is.
     pub(super) fn network_of(&self, name: &str) -> Result<Network, Failure> {
         let endpoint = match (name, &self.global.endpoint, &self.config.endpoint) {
-            ("custom", Some(typed), _) | ("custom", None, Some(typed)) => {
-                Some(typed.parse::<Endpoint>()?)
+            ("custom", Some(typed), _) => Some(typed.parse::<Endpoint>()?),
+            ("custom", None, Some(configured)) => {
+                Some(configured.parse::<Endpoint>().map_err(|error| {
+                    Failure::configuration(format!("endpoint in config.toml: {error}"))
+                        .hint("it is https://HOST/api/v2, or http:// to this host")
+                })?)
             }
             ("custom", None, None) => {
                 return Err(Failure::configuration("a custom network needs an endpoint")
@@ -246,8 +250,9 @@ impl Context {
 }
 
 fn network_variable() -> Option<String> {
-    env::var("DERIKEY_NETWORK")
-        .ok()
+    // One that is no text is none that there is, and not unset.
+    env::var_os("DERIKEY_NETWORK")
+        .map(|name| name.to_string_lossy().into_owned())
         .filter(|name| !name.is_empty())
 }
 

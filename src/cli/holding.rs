@@ -12,6 +12,7 @@ use listenfd::ListenFd;
 use serde_json::json;
 
 use super::{
+    answer,
     args::AgentArgs,
     books::Books,
     clients,
@@ -55,6 +56,9 @@ pub(super) fn agent(mut context: Context, args: &AgentArgs) -> Result<(), Failur
                 .hint("name a path with --socket, in a directory of your own with mode 0700")
         })?),
     };
+    if context.global.dry_run {
+        return rehearse(&context, args, path.as_deref());
+    }
     let limits = context.config.agent.limits();
     let mut keys = Vec::new();
     let mut accounts = BTreeMap::new();
@@ -95,6 +99,23 @@ pub(super) fn agent(mut context: Context, args: &AgentArgs) -> Result<(), Failur
     let ended = crate::store::Entry::new(super::context::now(), "agent stop", &outcome);
     // Why it ended matters more than a log that cannot be written.
     served.and(context.store.audit(ended).map_err(Failure::from))
+}
+
+/// Says what would be held, and where.
+fn rehearse(context: &Context, args: &AgentArgs, path: Option<&Path>) -> Result<(), Failure> {
+    let mut steps = Vec::new();
+    for name in &args.names {
+        let name: KeyName = name.parse()?;
+        let record = context.store.record(&name)?;
+        let known = registered(&name, &record)?;
+        context.check_network(&name, &known.network)?;
+        steps.push(format!("would open {name} ({})", known.client_id));
+    }
+    let place = path.map_or("the socket that was handed over".into(), |path| {
+        path.display().to_string()
+    });
+    steps.push(format!("would sign for programs that ask at {place}"));
+    answer::plan(context, &steps)
 }
 
 fn listen(

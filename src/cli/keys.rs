@@ -9,7 +9,7 @@ use super::{
     answer,
     args::{Generate, Import, Name, Plain},
     audit,
-    context::{Context, now, rng, wants_plain},
+    context::{Context, now, rng, wants_one, wants_plain},
     failure::Failure,
     inputs::or_stdin,
     manage,
@@ -33,7 +33,10 @@ pub(super) fn generate(context: &Context, args: &Generate) -> Result<(), Failure
     let name: KeyName = args.name.name.parse()?;
     refuse_taken(context, &name)?;
     let network = context.network_if_named()?;
-    wants_plain(&args.sealing.plain)?;
+    wants_one(
+        &args.sealing.plain,
+        args.sealing.passphrase.source().as_ref(),
+    )?;
     if context.global.dry_run {
         let step = format!("would make a key pair {} named {name}", args.algorithm);
         return answer::plan(context, &[step]);

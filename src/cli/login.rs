@@ -22,10 +22,13 @@ use crate::{
     key::KeyName,
     provision::{self, Operator},
     signer::Signer,
-    store::{Moment, Registration},
+    store::{Moment, Record, Registration},
 };
 
 pub(super) fn auth(context: &Context, args: &Auth) -> Result<(), Failure> {
+    if context.global.dry_run {
+        return rehearse(context, args, "");
+    }
     let (known, session) = log_in(context, args)?;
     let value = json!({
         "client_id": known.client_id,
@@ -36,6 +39,9 @@ pub(super) fn auth(context: &Context, args: &Auth) -> Result<(), Failure> {
 }
 
 pub(super) fn token(context: &Context, args: &Token) -> Result<(), Failure> {
+    if context.global.dry_run {
+        return rehearse(context, &args.auth, " and print an access token");
+    }
     let name: KeyName = args.auth.name.name.parse()?;
     // A session of one's own is had by a login of one's own.
     if args.auth.session.is_none()
@@ -113,16 +119,52 @@ impl Printed<'_> {
     }
 }
 
+/// What was asked for, read and looked up, before anybody logs in.
+struct Wanted {
+    name: KeyName,
+    scope: Option<Scope>,
+    session: SessionName,
+    record: Record,
+    known: Registration,
+}
+
+impl Wanted {
+    fn parse(context: &Context, args: &Auth) -> Result<Self, Failure> {
+        let name: KeyName = args.name.name.parse()?;
+        let scope = args.scope.as_deref().map(str::parse).transpose()?;
+        let session = match &args.session {
+            Some(name) => name.parse()?,
+            None => SessionName::ours(),
+        };
+        let record = context.store.record(&name)?;
+        let known = registered(&name, &record)?.clone();
+        context.check_network(&name, &known.network)?;
+        Ok(Self {
+            name,
+            scope,
+            session,
+            record,
+            known,
+        })
+    }
+}
+
+/// Says what a login would be.
+fn rehearse(context: &Context, args: &Auth, then: &str) -> Result<(), Failure> {
+    let Wanted { known, .. } = Wanted::parse(context, args)?;
+    let (network, id) = (&known.network, &known.client_id);
+    let step = format!("would log in on {network} as {id}{then}");
+    answer::plan(context, &[step])
+}
+
 fn log_in(context: &Context, args: &Auth) -> Result<(Registration, Session), Failure> {
-    let name: KeyName = args.name.name.parse()?;
-    let asked: Option<Scope> = args.scope.as_deref().map(str::parse).transpose()?;
-    let session: SessionName = match &args.session {
-        Some(name) => name.parse()?,
-        None => SessionName::ours(),
-    };
-    let record = context.store.record(&name)?;
-    let known = registered(&name, &record)?.clone();
-    context.check_network(&name, &known.network)?;
+    let Wanted {
+        name,
+        scope: asked,
+        session,
+        record,
+        known,
+    } = Wanted::parse(context, args)?;
     let remote = match &args.held.signer {
         Some(_) => None,
         None => Remote::find(context, &name, &args.agent)?,

@@ -7,7 +7,7 @@ use super::{
     args::{AdminArgs, Provision, Register, Sealing},
     audit,
     connect::{Office, runtime_for},
-    context::{Context, now, wants_plain},
+    context::{Context, now, wants_one},
     events::tell,
     failure::Failure,
     keys, manage, memory, signers,
@@ -34,7 +34,13 @@ pub(super) fn provision(context: &Context, args: &Provision) -> Result<(), Failu
     let name: KeyName = args.name.name.parse()?;
     let spec = specification(&args.wish, &name, args.algorithm)?;
     let network = context.network_for(&name)?;
-    wants_plain(&args.sealing.plain)?;
+    // One that is named may be for the administrator's key.
+    let named = args.sealing.passphrase.source();
+    let is_for_admin = args.admin.admin.is_some() || context.config.admin.is_some();
+    wants_one(
+        &args.sealing.plain,
+        named.filter(|_| !is_for_admin).as_ref(),
+    )?;
     if context.global.dry_run {
         return rehearse(context, Operation::Provision, &name, &network, &spec);
     }

@@ -40,6 +40,10 @@ pub(super) fn sandbox(context: &Context, args: &SandboxArgs) -> Result<(), Failu
         }
         None => None,
     };
+    if context.global.dry_run {
+        let step = format!("would be an exchange at {}", args.listen);
+        return answer::plan(context, &[step]);
+    }
     let options = Options {
         state_dir: context.store.subdir("sandbox")?,
         listen: args.listen,

@@ -2,10 +2,14 @@
 //! trace.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::Write,
     net::TcpListener,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -14,6 +18,7 @@ use serde_json::json;
 
 use crate::{
     raw::{self, Admin, Tap},
+    store_files::snapshot,
     support::{Home, Run, Server, join, left_out},
 };
 
@@ -703,7 +708,7 @@ fn a_mistake_under_json_is_one_line_with_every_field() {
         (&["auth", "nobody"], 3),
         (&["generate", "x"], 7),
         (&["sandbox", "--listen", "0.0.0.0:0"], 2),
-        (&["man", "/dev/null/x"], 1),
+        (&["man", "/dev/null/x"], 3),
     ] {
         let run = home.run(&join(&[args, &["--json"]]));
         assert_eq!(run.stdout, "", "{run:#?}");
@@ -824,4 +829,116 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// Of two orders that exclude each other, neither is carried out.
+#[test]
+fn a_passphrase_and_none_are_not_both_taken() {
+    let home = Home::new();
+    let plain = ["--no-passphrase", "--insecure"];
+    home.secret_file("pw", "correct horse\n");
+    home.run(&["generate", "bot", "--passphrase-file", "pw"])
+        .ok();
+    let before = snapshot(&home.store());
+    let (named, new) = (["--passphrase-file", "pw"], ["--new-passphrase-file", "pw"]);
+    for line in [
+        join(&[&["generate", "new"], &named]),
+        join(&[
+            &[
+                "provision",
+                "new",
+                "--network",
+                "sandbox",
+                "--scope",
+                "trade:read",
+            ],
+            &named,
+        ]),
+        join(&[&["passwd", "bot"], &named, &new]),
+        join(&[&["export", "bot"], &named, &new]),
+    ] {
+        let run = home.run(&join(&[&["--json"], &line, &plain]));
+        assert!(run.stdout.is_empty(), "{line:?}");
+        run.error(2);
+        assert_eq!(snapshot(&home.store()), before, "{line:?}");
+    }
+    // What opens a file is no order for another.
+    home.run(&join(&[&["export", "bot"], &named, &plain])).ok();
+}
+
+#[test]
+fn a_command_that_is_left_out_is_asked_for() {
+    let home = Home::new();
+    for (group, commands) in [("sign", "auth, request"), ("scope", "list, explain, lint")] {
+        let error = home.run(&["--json", group]).error(2);
+        let message = error["message"].as_str().unwrap();
+        assert_eq!(message, format!("derikey {group} needs a command"));
+        assert!(
+            error["hint"].as_str().unwrap().contains(commands),
+            "{error}"
+        );
+        let help = home.run(&[group]).fails(2);
+        assert_eq!(help.stdout, "");
+        assert!(
+            help.stderr.contains(&format!("Usage: derikey {group}")),
+            "{help:#?}"
+        );
+    }
+    let help = home.run(&[]).fails(2);
+    assert!(
+        help.stderr.contains("Usage: derikey [OPTIONS]"),
+        "{help:#?}"
+    );
+}
+
+#[test]
+fn standard_input_is_not_taken_for_two_things() {
+    let home = Home::new();
+    home.run(&["generate", "bot", "--no-passphrase", "--insecure"])
+        .ok();
+    for body in ["-", "/dev/stdin"] {
+        let line = [
+            "--json",
+            "verify",
+            "bot",
+            "--method",
+            "POST",
+            "--path",
+            "/api/v2/private/x",
+        ];
+        let run = home.run_with_input(&join(&[&line, &["--body", body]]), b"{}");
+        assert!(
+            run.error(2)["hint"]
+                .as_str()
+                .unwrap()
+                .contains("--body FILE")
+        );
+    }
+}
+
+#[test]
+fn what_is_configured_wrong_is_a_configuration_error() {
+    let home = Home::new();
+    home.run(&["generate", "bot", "--no-passphrase", "--insecure"])
+        .ok();
+    let mut odd = home.command(&["--json", "generate", "new"]);
+    odd.env("DERIKEY_NETWORK", OsStr::from_bytes(b"prod\xff"));
+    Run::of(odd.output().unwrap()).error(3);
+    home.secret_file(
+        "store/config.toml",
+        "network = \"custom\"\nendpoint = \"nonsense\"\n",
+    );
+    let error = home.run(&["--json", "generate", "new"]).error(3);
+    assert!(
+        error["message"].as_str().unwrap().contains("config.toml"),
+        "{error}"
+    );
+    // A file where a directory was named.
+    let file = home.secret_file("file", "");
+    let below = file.join("home");
+    let mut list = Command::new(env!("CARGO_BIN_EXE_derikey"));
+    list.args(["--json", "list", "--home"]).arg(below);
+    Run::of(list.output().unwrap()).error(3);
+    home.run(&["--json", "man", file.to_str().unwrap()])
+        .error(3);
 }

@@ -44,6 +44,7 @@ mod model;
 mod oversize;
 mod packaging;
 mod raw;
+mod rehearsals;
 mod rotation;
 mod round_trips;
 mod scene;

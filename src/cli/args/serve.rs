@@ -58,6 +58,17 @@ pub(in crate::cli) enum Order {
     Stop,
 }
 
+impl Order {
+    pub(in crate::cli) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "ask",
+            Self::Lock => "lock",
+            Self::Unlock => "unlock",
+            Self::Stop => "stop",
+        }
+    }
+}
+
 impl AgentArgs {
     /// Returns what is to be said to a running agent, if anything is.
     pub(in crate::cli) fn order(&self) -> Option<Order> {

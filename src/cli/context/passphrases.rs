@@ -197,6 +197,17 @@ pub(in crate::cli) fn wants_plain(plain: &Plain) -> Result<bool, Failure> {
     }
 }
 
+/// As [`wants_plain`], where a passphrase that is named is for the new file and nothing else.
+pub(in crate::cli) fn wants_one(plain: &Plain, named: Option<&Source>) -> Result<bool, Failure> {
+    match (wants_plain(plain)?, named) {
+        (true, Some(_)) => Err(Failure::usage(
+            "a passphrase is named for the file, and --no-passphrase as well",
+        )
+        .hint("leave one of them out; nothing was written")),
+        (wants, _) => Ok(wants),
+    }
+}
+
 fn no_passphrase(message: &str) -> Failure {
     Failure::key(message)
         .hint("give it with --passphrase-file, --passphrase-fd or --passphrase-command")

@@ -94,7 +94,9 @@ impl From<store::Error> for Failure {
         let message = error.to_string();
         match error {
             E::Io { source, .. } => match source.kind() {
-                io::ErrorKind::NotFound => Self::configuration(message).hint("check the path"),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                    Self::configuration(message).hint("check the path")
+                }
                 io::ErrorKind::PermissionDenied => Self::key(message).hint("check who owns it and its permissions"),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Self::unexpected(message).hint("make room and try again; nothing half-written is left behind")

@@ -15,7 +15,7 @@ use crate::{
         answer,
         args::{Export, Passwd},
         audit,
-        context::{Context, now, wants_plain},
+        context::{Context, now, wants_one},
         failure::Failure,
         report, signers,
     },
@@ -29,7 +29,7 @@ pub(in crate::cli) fn passwd(context: &Context, args: &Passwd) -> Result<(), Fai
     context.store.current(&name)?;
     let _lock = context.lock(&name)?;
     let record = context.store.record(&name)?;
-    let plain = wants_plain(&args.plain)?;
+    let plain = wants_one(&args.plain, args.new.source().as_ref())?;
     let key = context.unlock(&name, &record, &args.passphrase)?;
     let passphrase = match args.new.source() {
         _ if plain => None,
@@ -71,7 +71,7 @@ struct Exported<'a> {
 pub(in crate::cli) fn export(context: &Context, args: &Export) -> Result<(), Failure> {
     let name: KeyName = args.name.name.parse()?;
     let record = context.store.record(&name)?;
-    let plain = wants_plain(&args.plain)?;
+    let plain = wants_one(&args.plain, args.new.source().as_ref())?;
     if args.out.is_none() && io::stdout().is_terminal() {
         return Err(Failure::refused("a private key is not shown on a terminal")
             .hint("add --out FILE, or send standard output to a file or a program"));

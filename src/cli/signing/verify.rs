@@ -15,6 +15,17 @@ use crate::{
 
 pub(in crate::cli) fn verify(context: &Context, args: &Verify) -> Result<(), Failure> {
     let key = keys::public_of(context, &args.which)?;
+    let body_too = args.body.as_deref().is_some_and(|body| {
+        ["-", "/dev/stdin"]
+            .iter()
+            .any(|stdin| body == Path::new(stdin))
+    });
+    if body_too {
+        return Err(Failure::usage(
+            "standard input has what is to be verified, and cannot be the body as well",
+        )
+        .hint("give the body in a file: --body FILE"));
+    }
     let input = store::read(Path::new("/dev/stdin"), key::MAX_INPUT, Trust::Public)?;
     let text = std::str::from_utf8(&input).map_err(|_| unreadable("it is not UTF-8"))?;
     let claim = match (&args.method, &args.path) {
