@@ -66,7 +66,16 @@ LONG = {
     "EVERY_MANNER=1": ("EVERY_MANNER=1 cargo test --locked --test it every_command::", "true", ""),
 }
 # What decides, beside a script's own text, whether it was run on what is here.
-SOURCES = ["src", "tests", "fuzz", "Cargo.toml", "Cargo.lock", ".cargo"]
+PACKAGE = ["Cargo.toml", "Cargo.lock", ".cargo"]
+EVERYTHING = ["src", "tests", "fuzz", *PACKAGE]
+SOURCES = {
+    # The rooms that have a door.
+    "scripts/fuzz.sh": [
+        *("src/lib.rs", "src/error.rs", "src/agent*", "src/exchange*", "src/fleet*", "src/key*", "src/secret*"),
+        *("src/signer*", "src/store*", "src/cli/config.rs", "tests/it/hostile_input*", "tests/data/corpus", "fuzz"),
+        *PACKAGE,
+    ],
+}
 # What may end otherwise on the same sources.
 ANEW = {"cargo audit"}
 # What README.md has its figures from; they are printed and not judged, as machines differ.
@@ -133,12 +142,15 @@ class LeftOut:
 class Kept:
     """Which of the long scripts passed on these sources, and when."""
 
-    def __init__(self):
-        names = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard", "--", *SOURCES],
-                               capture_output=True, check=True).stdout.split(b"\0")
-        self.sources = hashlib.sha256()
-        for name in sorted(set(names) - {b""}):
-            self.add(self.sources, os.fsdecode(name))
+    @staticmethod
+    def digest(paths):
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "-co", "--exclude-standard", "--", *paths], capture_output=True, check=True
+        )
+        digest = hashlib.sha256()
+        for name in sorted(set(listed.stdout.split(b"\0")) - {b""}):
+            Kept.add(digest, os.fsdecode(name))
+        return digest
 
     @staticmethod
     def add(digest, path):
@@ -147,7 +159,7 @@ class Kept:
                 digest.update(f"{path}\0{hashlib.sha256(file.read()).hexdigest()}\n".encode())
 
     def file(self, name, command):
-        digest = self.sources.copy()
+        digest = self.digest(SOURCES.get(name, EVERYTHING))
         digest.update(command.encode())
         for word in command.split():
             self.add(digest, word)
@@ -173,7 +185,7 @@ class Scripts:
 
     def __init__(self, long):
         self.known = {**QUICK, **LONG}
-        self.long, self.kept, self.ended, self.earlier = long, Kept() if long else None, {}, {}
+        self.long, self.kept, self.ended, self.earlier = long, Kept(), {}, {}
 
     def run(self, name):
         """Says whether it passed, or why it was not run."""
