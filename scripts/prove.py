@@ -67,7 +67,7 @@ LONG = {
 }
 # What decides, beside a script's own text, whether it was run on what is here.
 PACKAGE = ["Cargo.toml", "Cargo.lock", ".cargo"]
-EVERYTHING = ["src", "tests", "fuzz", *PACKAGE]
+PROGRAM = ["src", *PACKAGE]
 SOURCES = {
     # The rooms that have a door.
     "scripts/fuzz.sh": [
@@ -75,6 +75,8 @@ SOURCES = {
         *("src/signer*", "src/store*", "src/cli/config.rs", "tests/it/hostile_input*", "tests/data/corpus", "fuzz"),
         *PACKAGE,
     ],
+    "EVERY_BYTE=1": ["tests", *PROGRAM],
+    "EVERY_MANNER=1": ["tests", *PROGRAM],
 }
 # What may end otherwise on the same sources.
 ANEW = {"cargo audit"}
@@ -159,7 +161,7 @@ class Kept:
                 digest.update(f"{path}\0{hashlib.sha256(file.read()).hexdigest()}\n".encode())
 
     def file(self, name, command):
-        digest = self.digest(SOURCES.get(name, EVERYTHING))
+        digest = self.digest(SOURCES.get(name, PROGRAM))
         digest.update(command.encode())
         for word in command.split():
             self.add(digest, word)

@@ -220,8 +220,8 @@ fn call<M: Method>(data: &[u8], method: &M) {
             // Words may be quoted, and nothing that could be a token.
             let text = error.to_string();
             let odd = |c: char| c.is_ascii_digit() || c.is_ascii_uppercase();
-            for piece in text.split(' ').filter(|piece| piece.len() > 24) {
-                assert!(!piece.contains(odd), "{text}");
+            for piece in text.split([' ', '_']).filter(|piece| piece.len() > 24) {
+                assert!(!piece.chars().skip(1).any(odd), "{text}");
             }
         }
     }
