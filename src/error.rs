@@ -89,6 +89,14 @@ pub enum Error {
         /// The refusal of the login.
         source: exchange::Error,
     },
+    /// Somebody has changed the key since an edit was begun, and the edit would give it more again.
+    #[error(
+        "{client_id} was changed in the meantime, and going on would give it more than it has now"
+    )]
+    ChangedMeanwhile {
+        /// The key.
+        client_id: exchange::ClientId,
+    },
     /// Going on would enable a key that was disabled meanwhile, or leave none that works.
     #[error("{name} was disabled in the meantime")]
     Disabled {

@@ -29,6 +29,7 @@ mod register;
 mod rotate;
 mod sweep;
 mod verdict;
+mod widening;
 
 pub use abandon::{Surrender, strike_out};
 pub use adopt::{Adopted, Unseen, adopt};
@@ -40,6 +41,7 @@ pub use look::Survey;
 pub use rotate::{Hook, LONGEST_GRACE, Rotated};
 pub use sweep::Swept;
 pub use verdict::unfinished;
+pub use widening::{gives_no_more, keeps, shuts_out};
 
 /// What happened, for whoever tells the user.
 #[derive(Debug)]

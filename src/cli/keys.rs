@@ -49,6 +49,7 @@ pub(super) fn generate(context: &Context, args: &Generate) -> Result<(), Failure
     )?;
     let _lock = context.lock(&name)?;
     refuse_taken(context, &name)?;
+    manage::refuse_pending(context, &name)?;
     let key = make(context, args.algorithm)?;
     keep(
         context,
@@ -107,6 +108,7 @@ pub(super) fn import(context: &Context, args: &Import) -> Result<(), Failure> {
     .map_err(|error| unusable(&args.file, error))?;
     let _lock = context.lock(&name)?;
     refuse_taken(context, &name)?;
+    manage::refuse_pending(context, &name)?;
     keep(
         context,
         &name,

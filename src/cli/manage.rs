@@ -29,7 +29,7 @@ mod switch;
 
 pub(super) use edit::{as_seen, edit};
 pub(super) use enable::{beside, set};
-pub(super) use switch::{Switch, set_there, switch};
+pub(super) use switch::{Switch, said, set_there, switch};
 
 pub(super) fn registered<'a>(
     name: &KeyName,
@@ -270,15 +270,13 @@ pub(super) fn note(
             known.enabled = enabled;
         }
         context.store.write_record(&name, generation, &record)?;
-        if !enabled {
-            give_up_enabling(context, &name, &key.client_id)?;
-        }
     }
     Ok(())
 }
 
-/// Strikes out what would enable a key again that has just been disabled.
-fn give_up_enabling(
+/// Strikes out what would enable a key that is about to be disabled. Before that, so that whoever
+/// is enabling it right now sees it and takes that back.
+pub(super) fn give_up_enabling(
     context: &Context,
     name: &KeyName,
     client_id: &ClientId,

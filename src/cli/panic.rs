@@ -14,7 +14,7 @@ use crate::{
     exchange::{ApiKey, ClientId, Network},
     key::KeyName,
     provision::Swept,
-    store::Entry,
+    store::{Entry, Operation},
 };
 
 const LONGEST_PATTERN: usize = 256;
@@ -68,7 +68,9 @@ pub(super) fn panic(context: &Context, args: &Panic) -> Result<(), Failure> {
         "verified": report.verified,
         "dry_run": context.global.dry_run,
     });
-    context.output.result(&value, || in_words(&report))?;
+    context
+        .output
+        .result(&value, || in_words(&report, context.global.dry_run))?;
     let Some(failure) = report.failure else {
         // All there is can be nothing; what was named is meant to be there.
         if pattern != "*" && report.is_empty() && report.others == 0 {
@@ -133,7 +135,7 @@ async fn disable(context: &Context, args: &Panic, network: &Network) -> Result<R
         others,
         ..Report::default()
     };
-    let mut targets: Vec<&ApiKey> = Vec::new();
+    let (mut targets, mut already): (Vec<&ApiKey>, Vec<&ApiKey>) = Default::default();
     for key in &survey.0 {
         // A keystore that cannot be read is no reason to stop.
         let named_so_here = || {
@@ -146,6 +148,7 @@ async fn disable(context: &Context, args: &Panic, network: &Network) -> Result<R
         }
         if key.enabled == Some(false) {
             report.already.push(about(key));
+            already.push(key);
         } else if key.client_id == operator && !args.lock_out.i_will_lock_myself_out {
             report.spared.push(about(key));
         } else {
@@ -156,6 +159,10 @@ async fn disable(context: &Context, args: &Panic, network: &Network) -> Result<R
         report.disabled = targets.into_iter().map(about).collect();
         return Ok(report);
     }
+    // One that is disabled already may be about to be enabled.
+    for key in already.into_iter().chain(targets.iter().copied()) {
+        forestall(context, network, key);
+    }
     if targets.is_empty() {
         return Ok(report);
     }
@@ -165,6 +172,22 @@ async fn disable(context: &Context, args: &Panic, network: &Network) -> Result<R
         report.add(context, network, one);
     }
     Ok(report)
+}
+
+/// Strikes out what would enable a key again, and says what else is under way with it.
+fn forestall(context: &Context, network: &Network, key: &ApiKey) {
+    let here = manage::local_of(context, network, key).ok().flatten();
+    let Some((name, ..)) = here else {
+        return;
+    };
+    let struck = manage::give_up_enabling(context, &name, &key.client_id);
+    manage::said(
+        context,
+        struck.map_err(|failure| failure.about(name.as_str())),
+    );
+    if let Ok(Some(meanwhile)) = manage::beside(context, &name, Operation::Disable) {
+        context.output.remark(meanwhile);
+    }
 }
 
 impl Report {
@@ -192,9 +215,7 @@ impl Report {
             && let Err(failure) = manage::note(context, network, key, false)
         {
             let id = &key.client_id;
-            context
-                .output
-                .remark(format!("{id}: {}", failure.message()));
+            manage::said(context, Err(failure.about(id.as_str())));
         }
         let mut about = about(key);
         let failure = failure.map(Failure::from);
@@ -226,7 +247,7 @@ fn named(about: &Value) -> String {
     format!("{} ({})", word(about, "client_id"), word(about, "label"))
 }
 
-fn in_words(report: &Report) -> String {
+fn in_words(report: &Report, dry_run: bool) -> String {
     let say = |list: &[Value], what: &str| -> String {
         let line = |key: &Value| {
             format!(
@@ -258,7 +279,13 @@ fn in_words(report: &Report) -> String {
     let text = say(&report.disabled, "disabled")
         + &say(&report.already, "disabled before")
         + &say(&report.spared, "in use, left enabled")
-        + &not_reached;
+        + &not_reached
+        + match report.disabled.is_empty() || report.verified || dry_run {
+            true => "",
+            false => {
+                "nobody could look at the account afterwards: the exchange said of each that it is disabled\n"
+            }
+        };
     if text.is_empty() {
         "no key matches".into()
     } else {

@@ -5,9 +5,9 @@ use super::{
     plan::{Action, Block, Local, Reach, Row, Settled, Step, Verdict},
 };
 use crate::{
-    exchange::{ApiKey, ClientId, Feature, Network, Scope, Whitelisted},
+    exchange::{ApiKey, ClientId, Network},
     key::Algorithm,
-    provision::{Content, Difference, Survey, as_it_is, differences_of},
+    provision::{Content, Difference, Survey, as_it_is, differences_of, gives_no_more, shuts_out},
     store::{Intent, Operation, Registration, Specification, Stage},
 };
 
@@ -43,13 +43,16 @@ pub fn compare<'a>(
                 let is = as_it_is(there, &known.specification(wish.algorithm));
                 let enabled = there.enabled.unwrap_or(known.enabled);
                 row.differences = differences(&is, enabled, declared, &wish);
-                let steps = towards(&is, enabled, declared, &row.differences);
+                let steps = towards(&is, enabled, declared, &wish, &row.differences);
                 let verdict = match pending {
                     Some(intent) => beside(intent, &wish, declared, steps)?,
                     None if steps.is_empty() => Verdict::Settled(Settled::AsDeclared),
                     None => Verdict::Steps(steps),
                 };
-                keeps_the_owner_in(&verdict, there, declared, survey, operator).map(|()| verdict)
+                let loses = (is.scope.manages_keys() && !wish.scope.manages_keys())
+                    // Whether this host is on its whitelist, nobody here knows.
+                    || (there.client_id == *operator && shuts_out(&is.whitelist, &wish.whitelist));
+                keeps_the_owner_in(&verdict, there, loses, survey, operator).map(|()| verdict)
             })
         }
     };
@@ -194,6 +197,7 @@ fn towards(
     is: &Specification,
     enabled: bool,
     declared: &Declared,
+    wish: &Specification,
     differences: &[Difference],
 ) -> Vec<Step> {
     let step = |action, reach| Step { action, reach };
@@ -202,30 +206,17 @@ fn towards(
         steps.push(step(Action::Disable, Reach::Less));
     }
     if differences.iter().any(|d| d.field != "enabled") {
-        let narrows = narrows_scope(&is.scope, &declared.scope)
-            && narrows_list(&is.whitelist, &declared.whitelist)
-            && keeps(&is.features, &declared.features);
-        let reach = if narrows { Reach::Less } else { Reach::More };
+        let reach = if gives_no_more(is, wish) {
+            Reach::Less
+        } else {
+            Reach::More
+        };
         steps.push(step(Action::Edit, reach));
     }
     if !enabled && declared.enabled {
         steps.push(step(Action::Enable, Reach::More));
     }
     steps
-}
-
-fn narrows_scope(is: &Scope, declared: &Scope) -> bool {
-    declared.is_within(is)
-}
-
-/// An empty whitelist lets in everybody.
-fn narrows_list(is: &[Whitelisted], declared: &[Whitelisted]) -> bool {
-    is.is_empty() || (!declared.is_empty() && declared.iter().all(|ip| is.contains(ip)))
-}
-
-/// A feature can be a restriction, so that taking one away gives rights.
-fn keeps(is: &[Feature], declared: &[Feature]) -> bool {
-    is.iter().all(|feature| declared.contains(feature))
 }
 
 /// Judges steps beside an operation that is under way with the same key.
@@ -267,10 +258,11 @@ fn beside(
     Ok(Verdict::Steps(steps))
 }
 
+/// Refuses what takes the account from whoever manages it: `loses` is what an edit would do to that.
 fn keeps_the_owner_in(
     verdict: &Verdict,
     key: &ApiKey,
-    declared: &Declared,
+    loses: bool,
     survey: &Survey,
     operator: &ClientId,
 ) -> Result<(), Block> {
@@ -278,7 +270,6 @@ fn keeps_the_owner_in(
         return Ok(());
     };
     let has = |action| steps.iter().any(|step| step.action == action);
-    let loses = key.max_scope.manages_keys() && !declared.scope.manages_keys();
     if has(Action::Disable) || (has(Action::Edit) && loses) {
         return survey
             .lock_out(key, operator)

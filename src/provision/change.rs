@@ -6,6 +6,7 @@ use super::{
     Event, Survey, Work, as_it_is, differences_of,
     inspect::{shows_features, shows_whitelist},
     verdict::{is_final, says_nothing, unfinished},
+    widening::gives_no_more,
 };
 use crate::{
     Error,
@@ -13,7 +14,7 @@ use crate::{
         self, ApiKey, ClientId, DisableApiKey, EditApiKey, EnableApiKey, Feature, KeyId,
         RemoveApiKey, Scope, Transport, Whitelisted,
     },
-    store::{Intent, Issued, Operation, Specification},
+    store::{Intent, Issued, Operation, Specification, Stage},
 };
 
 /// What is to be different; what is not named stays.
@@ -152,6 +153,10 @@ impl<T: Transport> Work<'_, T> {
                 self.store.conclude(&intent.name)?;
                 Err(source)
             }
+            // What is under way now is another operation.
+            Err(Stopped::Midway(error @ (Error::Unfinished { .. } | Error::Disabled { .. }))) => {
+                Err(error)
+            }
             Err(Stopped::Midway(source)) => Err(unfinished(intent, source)),
         }
     }
@@ -171,12 +176,18 @@ impl<T: Transport> Work<'_, T> {
                     || intent.spec.clone(),
                     |known| known.specification(record.algorithm),
                 );
-                self.edit(issued, &recorded, &intent.spec).await?;
+                let enabled = known.is_none_or(|known| known.enabled);
+                self.edit(issued, (&recorded, enabled), &intent.spec, attempt)
+                    .await?;
             }
-            operation => self
-                .set(issued.key_id, &issued.client_id, operation)
-                .await
-                .map_err(|error| stopped(error, attempt))?,
+            operation => {
+                self.set(issued.key_id, &issued.client_id, operation)
+                    .await
+                    .map_err(|error| stopped(error, attempt))?;
+                if operation == Operation::Enable {
+                    self.must_be_wanted_still(intent, issued).await?;
+                }
+            }
         }
         if let Some(known) = &mut record.registration {
             match intent.operation {
@@ -230,12 +241,37 @@ impl<T: Transport> Work<'_, T> {
         Ok(self.store.conclude(&intent.name)?)
     }
 
+    /// Makes sure that nobody has disabled a key while it was being enabled: whoever disables one that
+    /// somebody else works on strikes the entry out first. Takes it back otherwise.
+    pub(super) async fn must_be_wanted_still(
+        &mut self,
+        intent: &Intent,
+        issued: &Issued,
+    ) -> Result<(), Error> {
+        let name = &intent.name;
+        if self.store.intent(name)?.is_some() {
+            return Ok(());
+        }
+        let back = Intent {
+            operation: Operation::Disable,
+            stage: Stage::Planned,
+            succession: None,
+            ..intent.clone()
+        };
+        self.store.announce(&back)?;
+        let disabled = self.set(issued.key_id, &issued.client_id, Operation::Disable);
+        disabled.await.map_err(|source| unfinished(&back, source))?;
+        self.store.conclude(name)?;
+        Err(Error::Disabled { name: name.clone() })
+    }
+
     /// Resends all settings of a key with the changed ones among them, and looks again.
     async fn edit(
         &mut self,
         issued: &Issued,
-        recorded: &Specification,
+        (recorded, enabled): (&Specification, bool),
         wish: &Specification,
+        attempt: Attempt,
     ) -> Result<(), Stopped> {
         let id = issued.key_id;
         let survey = self.survey_with(&issued.client_id).await?;
@@ -249,9 +285,18 @@ impl<T: Transport> Work<'_, T> {
             }
             .into());
         }
-        let enabled = key.enabled != Some(false);
-        if differences_of(&as_it_is(key, recorded), wish).is_empty() {
+        let enabled = key.enabled.unwrap_or(enabled);
+        let is = as_it_is(key, recorded);
+        if differences_of(&is, wish).is_empty() {
             return Ok(());
+        }
+        // The first time somebody has just been shown what there is.
+        let changed = !differences_of(&is, recorded).is_empty();
+        if attempt == Attempt::Again && changed && !gives_no_more(&is, wish) {
+            return Err(Error::ChangedMeanwhile {
+                client_id: issued.client_id.clone(),
+            }
+            .into());
         }
         let edited = self
             .desk

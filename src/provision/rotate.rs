@@ -45,7 +45,11 @@ impl<'a, T: Transport> Work<'a, T> {
         let asked_before = intent.stage == Stage::Creating;
         match self.carry_rotation(&mut intent, signer, hook).await {
             Ok(rotated) => Ok(rotated),
-            Err(error @ Error::Hook { .. }) => Err(error),
+            Err(error @ (Error::Hook { .. } | Error::Unfinished { .. })) => Err(error),
+            // Struck out by whoever disabled it: there is nothing to resume.
+            Err(error @ Error::Disabled { .. }) if self.store.intent(&intent.name)?.is_none() => {
+                Err(error)
+            }
             Err(error @ Error::SuccessorUnusable { .. }) if intent.stage <= Stage::Deployed => {
                 Err(error)
             }
@@ -322,6 +326,7 @@ impl<'a, T: Transport> Work<'a, T> {
         self.must_be_there(intent, &issued).await?;
         self.set(issued.key_id, &issued.client_id, Operation::Enable)
             .await?;
+        self.must_be_wanted_still(intent, &issued).await?;
         let scope = intent.spec.scope.clone();
         let whitelist = &intent.spec.whitelist;
         let granted = self
@@ -360,7 +365,7 @@ impl<'a, T: Transport> Work<'a, T> {
         if let Some(known) = &mut record.registration {
             // Once it is retired, somebody may have disabled it before its time.
             if known.retired.is_none() || !enabled {
-                known.enabled = enabled;
+                known.enabled &= enabled;
             }
             known.retired = known.retired.or(Some((self.now)()));
         }

@@ -81,11 +81,18 @@ impl<T: Transport> Work<'_, T> {
         let mut calls = stream::iter(keys.iter().copied().map(disable)).buffer_unordered(AT_ONCE);
         while let Some((key, answer)) = calls.next().await {
             let failure = match answer {
+                Ok(Outcome::Done(said)) if said.id != key.id || said.client_id != key.client_id => {
+                    Some(Error::ForeignId {
+                        id: said.id,
+                        ours: key.client_id.clone(),
+                    })
+                }
                 Ok(Outcome::Done(said)) if said.enabled == Some(true) => {
                     Some(Error::SettingDiffers { what: "state" })
                 }
-                Ok(Outcome::Done(_)) => None,
-                Ok(Outcome::Challenged(_)) => {
+                Ok(Outcome::Done(said)) if said.enabled == Some(false) => None,
+                // Who does not say so is looked at, one after another.
+                Ok(Outcome::Done(_) | Outcome::Challenged(_)) => {
                     again.push(key);
                     continue;
                 }

@@ -214,8 +214,12 @@ impl Store {
     /// Those of the file system.
     pub fn conclude(&self, name: &KeyName) -> Result<(), Error> {
         let path = self.journal_path(name);
-        fs::remove_file(&path).map_err(files::at(&path))?;
-        files::sync_parent(&path)
+        match fs::remove_file(&path) {
+            Ok(()) => files::sync_parent(&path),
+            // Whoever disabled the key at once has struck it out.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(files::at(&path)(error)),
+        }
     }
 
     /// Returns the operation under way for a key.

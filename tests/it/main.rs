@@ -37,6 +37,7 @@ mod lagging;
 mod leaks;
 mod lies;
 mod manage;
+mod meanwhile;
 mod meddler;
 mod memory;
 mod mishaps;

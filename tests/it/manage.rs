@@ -152,7 +152,7 @@ fn an_edit_keeps_what_it_does_not_name() {
             json!(["10.0.0.1", "10.0.0.2"]),
         ),
         (
-            &["--feature", "block_trade_approval"],
+            &["--feature", "block_trade_approval", "--yes"],
             "enabled_features",
             json!(["block_trade_approval"]),
         ),
@@ -195,7 +195,9 @@ fn features_are_taken_away_with_none() {
     bench.run(&join(&[&["edit", "bot"], &mixed])).error(2);
     let before = bench.remote(id);
     assert_eq!(before["enabled_features"], json!(["block_trade_approval"]));
-    let said = bench.run(&["edit", "bot", "--feature", "none"]).json();
+    let said = bench
+        .run(&["edit", "bot", "--feature", "none", "--yes"])
+        .json();
     assert_eq!(said["enabled_features"], json!([]), "{said}");
     assert_eq!(bench.remote(id)["enabled_features"], json!([]));
     let said = bench.run(&["edit", "bot", "--feature", "none"]).json();

@@ -25,7 +25,7 @@ use super::{
 const PLAIN: [&str; 2] = ["--no-passphrase", "--insecure"];
 
 /// Runs a command with system calls failing as strace says.
-fn failing(bench: &Bench, inject: &str, args: &[&str]) -> Run {
+pub(crate) fn failing(bench: &Bench, inject: &str, args: &[&str]) -> Run {
     let inject = format!("inject={inject}");
     let calls = inject[7..].split(':').next().unwrap();
     let trace = format!("trace={calls}");
@@ -44,7 +44,7 @@ fn failing(bench: &Bench, inject: &str, args: &[&str]) -> Run {
     Run::of(under(&strace, &bench.home.command(&args)).output().unwrap())
 }
 
-fn message(run: &Run, code: i32) -> String {
+pub(crate) fn message(run: &Run, code: i32) -> String {
     run.error(code)["message"].as_str().unwrap().to_owned()
 }
 

@@ -34,6 +34,8 @@ impl From<Error> for Failure {
                        puts the key before back in use, from where \"derikey rotate\" makes a new one"),
             Error::Undecided { .. } => Self::verification(message)
                 .hint("look at it in the web form; if it is another key, rename it there"),
+            Error::ChangedMeanwhile { .. } => Self::refused(message)
+                .hint("\"derikey list --remote\" shows how; give this up with --abandon, and edit it anew"),
             Error::Disabled { name } => Self::refused(message).hint(format!(
                 "nothing was enabled, and no other key disabled; \"derikey status\" shows its client ids: \
                  \"derikey enable {name}\" if it is to work, or disable those that are to stop as well"

@@ -20,7 +20,7 @@ use crate::{
         report, signers,
     },
     key::{Fingerprint, KeyName, PrivateKey},
-    store,
+    store::{self, Generation},
 };
 
 pub(in crate::cli) fn passwd(context: &Context, args: &Passwd) -> Result<(), Failure> {
@@ -54,10 +54,26 @@ pub(in crate::cli) fn passwd(context: &Context, args: &Passwd) -> Result<(), Fai
         grave.display(),
         purge(&grave)
     ));
+    for generation in others_in_use(context, &name)? {
+        context.output.remark(format!(
+            "warning: generation {generation}, which \"derikey rollback {name}\" would go back to, keeps its own passphrase"
+        ));
+    }
     let value = json!({"name": name, "fingerprint": record.fingerprint, "trash": grave, "purge": purge(&grave)});
     context
         .output
         .result(&value, || format!("{name} has a new passphrase"))
+}
+
+/// Returns the generations beside the one in use that the exchange has.
+fn others_in_use(context: &Context, name: &KeyName) -> Result<Vec<Generation>, Failure> {
+    let mut others = context.store.generations(name)?;
+    let current = context.store.current(name)?;
+    others.retain(|generation| {
+        let record = context.store.record_of(name, *generation).ok();
+        *generation != current && record.is_some_and(|record| record.registration.is_some())
+    });
+    Ok(others)
 }
 
 /// What an export prints for a program.

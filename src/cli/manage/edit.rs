@@ -16,9 +16,9 @@ use crate::{
         failure::Failure,
         keys, registry,
     },
-    exchange::{ApiKey, Setting, Whitelisted},
+    exchange::{ApiKey, Setting},
     key::KeyName,
-    provision::{self, Change, Difference, as_it_is, differences_of},
+    provision::{self, Change, Content, Difference, as_it_is, differences_of, shuts_out},
     store::{Operation, Record, Specification},
 };
 
@@ -172,17 +172,12 @@ pub(in crate::cli) fn refuse_to_garble(
     Ok(())
 }
 
-/// Tells whether an address that a key may be used from may not be one any more.
-fn shuts_out(is: &[Whitelisted], wish: &[Whitelisted]) -> bool {
-    !wish.is_empty() && (is.is_empty() || !is.iter().all(|address| wish.contains(address)))
-}
-
 /// Says of a setting that somebody has changed there, and that is left so.
 pub(in crate::cli) fn kept(drift: &Difference) -> String {
     format!("what the exchange has is kept, not what is recorded here: {drift}")
 }
 
-/// Makes sure that more rights, or rights without a whitelist, are meant: more than it has there, or
+/// Makes sure that more rights, rights without a whitelist or a restriction less are meant: more than it has there, or
 /// more than it was known to have.
 fn confirm_widening(
     context: &Context,
@@ -199,6 +194,18 @@ fn confirm_widening(
     }
     if wish.whitelist.is_empty() && before.iter().any(|was| !was.whitelist.is_empty()) {
         reasons.push("be usable from any address".into());
+    }
+    if let Some(was) = before
+        .iter()
+        .find(|was| !provision::keeps(&was.features, &wish.features))
+    {
+        let (is, wish) = (
+            Content::features(&was.features),
+            Content::features(&wish.features),
+        );
+        reasons.push(format!(
+            "lose a feature, which can be a restriction: {is} -> {wish}"
+        ));
     }
     if reasons.is_empty() {
         return Ok(());

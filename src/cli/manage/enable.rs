@@ -1,5 +1,7 @@
 //! `enable`, `disable` and `remove`: whether a key may log in, and whether it is there.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::{
@@ -18,8 +20,11 @@ use crate::{
     exchange::{ApiKey, ClientId, Https, KeyId, Network},
     key::KeyName,
     provision::{Survey, Work},
-    store::{Operation, Registration, Stage, State},
+    store::{Lock, Operation, Registration, Stage, State},
 };
+
+/// How long the disabling of a key waits for whoever works on it.
+const BRIEFLY: Duration = Duration::from_secs(2);
 
 pub(in crate::cli) fn set(
     context: &Context,
@@ -105,7 +110,7 @@ fn set_named(
     }
     let known = registered(name, record.registration.as_ref())?;
     context.check_network(name, &known.network)?;
-    match context.lock(name) {
+    match lock(context, name, operation) {
         Ok(_lock) => set_locked(context, args, operation, name),
         Err(failure) if operation == Operation::Disable => {
             disable_anyway(context, args, &failure, &known.network, &|survey| {
@@ -126,7 +131,7 @@ fn set_by_id(
 ) -> Result<(), Failure> {
     let network = context.network()?;
     if let Some(name) = in_use(context, &network, is_it)? {
-        match context.lock(&name) {
+        match lock(context, &name, operation) {
             Ok(_lock) => {
                 // A rotation may have put another key in its place while this waited.
                 let record = context.store.record(&name)?;
@@ -141,6 +146,14 @@ fn set_by_id(
         }
     }
     set_remote(context, args, operation, &network, pick)
+}
+
+/// Keeps others away from a key; one that is to be disabled may be leaked, and waits for nobody long.
+fn lock(context: &Context, name: &KeyName, operation: Operation) -> Result<Lock, Failure> {
+    match operation {
+        Operation::Disable => Ok(context.store.lock(name, BRIEFLY)?),
+        _ => context.lock(name),
+    }
 }
 
 /// Disables a key that somebody else works on, or of which nothing can be written down: one that

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{go_on, intend, note, outcome};
+use super::{give_up_enabling, go_on, intend, note, outcome};
 use crate::{
     cli::{
         answer, audit,
@@ -62,6 +62,9 @@ pub(in crate::cli) async fn switch(
             }
         }
     };
+    if operation == Operation::Disable {
+        said(context, give_up_enabling(context, name, &key.client_id));
+    }
     // The journal entry that is there is not ours to write over: this is a step of its own.
     let done = work.set(key.id, &key.client_id, operation).await;
     let done = done.map_err(Failure::from);
@@ -85,6 +88,13 @@ pub(in crate::cli) async fn switch(
     Ok(value)
 }
 
+/// Says what could not be written down, and goes on.
+pub(in crate::cli) fn said(context: &Context, written: Result<(), Failure>) {
+    if let Err(failure) = written {
+        context.output.remark(failure.message());
+    }
+}
+
 /// What becomes of a leaked key matters more than the record of it.
 const DONE_UNWRITTEN: &str = "it is done at the exchange, and not written down here";
 
@@ -97,12 +107,16 @@ pub(in crate::cli) async fn set_there(
     operation: Operation,
     name: Option<KeyName>,
 ) -> Result<(), Failure> {
+    if let (Operation::Disable, Some(name)) = (operation, &name) {
+        said(context, give_up_enabling(context, name, &key.client_id));
+    }
     let done = work.set(key.id, &key.client_id, operation).await;
     let done = done.map_err(Failure::from);
-    if done.is_ok()
-        && let Err(failure) = note(context, network, key, operation == Operation::Enable)
-    {
-        context.output.remark(failure.message());
+    if done.is_ok() {
+        said(
+            context,
+            note(context, network, key, operation == Operation::Enable),
+        );
     }
     let outcome = done.as_ref().map_or_else(Failure::kind, |()| "done");
     let mut entry = Entry::new(now(), operation.as_str(), outcome);

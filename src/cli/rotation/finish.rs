@@ -31,12 +31,29 @@ pub(in crate::cli) fn finish(
     sealing: &Sealing,
     admin: &AdminArgs,
 ) -> Result<Value, Failure> {
+    // Waiting for its grace to end needs neither a key nor the network, and is nothing that is done.
+    if let Some(value) = in_grace(context, &intent)? {
+        return Ok(value);
+    }
     let (name, network) = (intent.name.clone(), intent.place.network()?);
     let action = intent.operation.as_str();
     let result = runtime_for(context)?.block_on(carry_out(context, intent, sealing, admin));
     let public = context.store.public(&name).ok();
     audit::outcome(context, action, &name, &network, public.as_ref(), &result)?;
     result
+}
+
+/// Returns what there is to say of a rotation that waits for its grace to end.
+fn in_grace(context: &Context, intent: &Intent) -> Result<Option<Value>, Failure> {
+    let until = intent.succession.as_ref().and_then(|s| s.until);
+    let Some(until) = until.filter(|until| intent.stage == Stage::Switched && now() < *until)
+    else {
+        return Ok(None);
+    };
+    let mut value = keys::about(context, &intent.name)?;
+    let grace = json!({"changed": false, "old_key_enabled_until": until});
+    answer::merge(&mut value, grace);
+    Ok(Some(value))
 }
 
 async fn carry_out(
@@ -47,19 +64,6 @@ async fn carry_out(
 ) -> Result<Value, Failure> {
     let name = intent.name.clone();
     let network = intent.place.network()?;
-    // Waiting for its grace to end needs neither a key nor the network.
-    if let (Stage::Switched, Some(until)) = (
-        intent.stage,
-        intent.succession.as_ref().and_then(|s| s.until),
-    ) && now() < until
-    {
-        let mut value = keys::about(context, &name)?;
-        answer::merge(
-            &mut value,
-            json!({"changed": false, "old_key_enabled_until": until}),
-        );
-        return Ok(value);
-    }
     let passphrase = &sealing.passphrase;
     let mut office = Office::open(context, &network, admin, passphrase).await?;
     let there = context
@@ -102,6 +106,8 @@ async fn carry_out(
         // Given up, and then interrupted: the exchange has nothing, so it begins anew.
         intent.stage = Stage::Planned;
         intent.fingerprint = None;
+    }
+    if intent.operation == Operation::Rotate && intent.stage < Stage::Creating {
         as_it_is_there(&mut work, context, &mut intent).await?;
         context.store.announce(&intent)?;
     }
@@ -208,7 +214,9 @@ async fn as_it_is_there(
                 .hint("nothing was changed; is the administrator of the same account?"),
         );
     };
-    if key.enabled == Some(false) {
+    let record = context.store.record_of(&intent.name, old.from)?;
+    let recorded = record.registration.is_none_or(|known| known.enabled);
+    if !key.enabled.unwrap_or(recorded) {
         let name = &intent.name;
         let why = format!("{name} is disabled, and the new key in its place would not be");
         context.confirm(&why, name.as_str())?;
