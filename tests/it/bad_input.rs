@@ -891,6 +891,33 @@ fn a_command_that_is_left_out_is_asked_for() {
     );
 }
 
+/// Wherever options stand, and whatever the value of one is called.
+#[test]
+fn a_command_is_missing_of_the_group_that_was_typed() {
+    let home = Home::new();
+    for (line, group) in [
+        (&["--network", "sandbox", "sign"][..], "derikey sign"),
+        (&["sign", "--network", "sandbox"], "derikey sign"),
+        (&["sign", "-q"], "derikey sign"),
+        (&["sign", "--"], "derikey sign"),
+        (&["--ca-file", "sign", "scope"], "derikey scope"),
+        (&["scope", "--ca-file", "sign"], "derikey scope"),
+        (&["--network", "sandbox"], "derikey"),
+    ] {
+        let json = ["--json"];
+        for line in [join(&[&json, line]), join(&[line, &json])] {
+            if line.contains(&"--") && line.last() == Some(&"--json") {
+                continue;
+            }
+            let error = home.run(&line).error(2);
+            assert_eq!(error["message"], format!("{group} needs a command"));
+        }
+        let help = home.run(line).fails(2);
+        let usage = format!("Usage: {group} [OPTIONS] <COMMAND>");
+        assert!(help.stderr.contains(&usage), "{line:?}: {help:#?}");
+    }
+}
+
 #[test]
 fn standard_input_is_not_taken_for_two_things() {
     let home = Home::new();
