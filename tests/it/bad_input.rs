@@ -866,6 +866,42 @@ fn a_passphrase_and_none_are_not_both_taken() {
     home.run(&join(&[&["export", "bot"], &named, &plain])).ok();
 }
 
+/// Nor is anything looked up for them, and who else a passphrase could be for counts.
+#[test]
+fn orders_that_exclude_each_other_are_refused_first() {
+    let home = Home::new();
+    let plain = ["--no-passphrase", "--insecure"];
+    home.secret_file("pw", "correct horse\n");
+    home.run(&["generate", "bot", "--passphrase-file", "pw"])
+        .ok();
+    let (named, new) = (["--passphrase-file", "pw"], ["--new-passphrase-file", "pw"]);
+    let provision = ["provision", "new", "--scope", "trade:read"];
+    let own = ["--admin-passphrase-file", "pw"];
+    for line in [
+        join(&[&["passwd", "nobody"], &new]),
+        join(&[&["export", "nobody"], &new]),
+        join(&[&["generate", "bot"], &named]),
+        join(&[&provision, &named]),
+        join(&[&provision, &named, &["--admin", "bot"], &own]),
+        join(&[&provision, &named, &["--admin-client-id", "abc"]]),
+    ] {
+        let error = home.run(&join(&[&["--json"], &line, &plain])).error(2);
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("--no-passphrase"), "{line:?}: {error}");
+    }
+    // That of the administrator's key, as far as can be told.
+    let line = join(&[&provision, &named, &["--admin", "bot"], &plain]);
+    let dry = ["--json", "-n", "--network", "sandbox"];
+    home.run(&join(&[&dry, &line])).json();
+    // What is configured is for every key that is not said to be an exception.
+    let config = format!("passphrase_file = {:?}\nadmin = \"bot\"\n", home.path("pw"));
+    home.secret_file("store/config.toml", &config);
+    let line = join(&[&provision, &named, &["--admin-client-id", "abc"], &plain]);
+    home.run(&join(&[&dry, &line])).error(2);
+    home.run(&join(&[&["generate", "clear"], &plain])).ok();
+    home.run(&join(&[&["passwd", "bot"], &plain])).ok();
+}
+
 #[test]
 fn a_command_that_is_left_out_is_asked_for() {
     let home = Home::new();
