@@ -959,23 +959,24 @@ fn standard_input_is_not_taken_for_two_things() {
     let home = Home::new();
     home.run(&["generate", "bot", "--no-passphrase", "--insecure"])
         .ok();
-    for body in ["-", "/dev/stdin"] {
-        let line = [
-            "--json",
-            "verify",
-            "bot",
-            "--method",
-            "POST",
-            "--path",
-            "/api/v2/private/x",
-        ];
-        let run = home.run_with_input(&join(&[&line, &["--body", body]]), b"{}");
-        assert!(
-            run.error(2)["hint"]
-                .as_str()
-                .unwrap()
-                .contains("--body FILE")
-        );
+    let request = ["--method", "POST", "--path", "/api/v2/private/x"];
+    let verify = |key, more: &[&str]| {
+        let line = join(&[&["--json", "verify", key], &request, more]);
+        let error = home.run_with_input(&line, b"{}").error(2);
+        error["hint"].as_str().unwrap().to_owned()
+    };
+    for stdin in ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"] {
+        let hint = verify("bot", &["--body", stdin]);
+        assert!(hint.contains("--body FILE"), "{stdin}: {hint}");
+        let hint = verify(stdin, &[]);
+        assert!(hint.contains("by its name"), "{stdin}: {hint}");
+    }
+    for passphrase in [
+        ["--passphrase-fd", "0"],
+        ["--passphrase-file", "/dev/stdin"],
+    ] {
+        let hint = verify("./bot.pem", &passphrase);
+        assert!(hint.contains("--passphrase-file"), "{hint}");
     }
 }
 
