@@ -980,6 +980,36 @@ fn standard_input_is_not_taken_for_two_things() {
     }
 }
 
+/// Whoever looks at a key whose files are not what they were is told the same by each command.
+#[test]
+fn a_damaged_record_is_one_kind_of_failure() {
+    type Damage = fn(&Path) -> std::io::Result<()>;
+    let damages: [Damage; 4] = [
+        |key| fs::write(key.join("1/key.toml"), "nonsense"),
+        |key| {
+            fs::remove_file(key.join("current"))?;
+            std::os::unix::fs::symlink("elsewhere", key.join("current"))
+        },
+        |key| fs::remove_file(key.join("1/key.toml")),
+        |key| fs::remove_file(key.join("1/public.pem")),
+    ];
+    for (index, damage) in damages.into_iter().enumerate() {
+        let home = Home::new();
+        home.run(&["generate", "bot", "--no-passphrase", "--insecure"])
+            .ok();
+        damage(&home.store().join("keys/bot")).unwrap();
+        for line in [&["list"][..], &["show", "bot"]] {
+            let error = home.run(&join(&[&["--json"], line])).error(7);
+            assert_eq!(error["kind"], "key", "{index} {line:?}: {error}");
+        }
+        if index < 2 {
+            for line in [&["export", "bot"][..], &["sign", "auth", "bot"]] {
+                home.run(&join(&[&["--json"], line])).error(7);
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_configured_wrong_is_a_configuration_error() {
     let home = Home::new();
