@@ -1,8 +1,8 @@
 //! The command line: the only room with a terminal, a clock and an environment.
 
-use std::{mem::ManuallyDrop, process::ExitCode};
+use std::{ffi::OsString, mem::ManuallyDrop, process::ExitCode};
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use rustix::{
     fs::Mode,
     process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask},
@@ -103,7 +103,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     // These need no state.
     match cli.command {
         Command::Completions(args) => return serve::completions(args.shell),
-        Command::Man(args) if !cli.global.dry_run => return serve::man(&args.dir),
+        Command::Man(args) => return serve::man(&cli.global, &args.dir),
         _ => {}
     }
     let context = Context::open(cli.global)?;
@@ -147,20 +147,24 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Agent(args) => holding::agent(context, &args),
         Command::Exec(args) => clients::exec(&context, &args),
         Command::Sandbox(args) => serve::sandbox(&context, &args),
-        Command::Man(args) => {
-            let step = format!("would write manual pages to {}", args.dir.display());
-            answer::plan(&context, &[step])
-        }
-        Command::Completions(_) => Ok(()),
+        Command::Completions(_) | Command::Man(_) => Ok(()),
     }
 }
 
 /// Reports that a command was left out, of the program or of one of its commands.
-fn incomplete(json: bool) -> ExitCode {
+fn incomplete(error: &clap::Error, json: bool) -> ExitCode {
     let mut program = Cli::description();
     program.build();
-    let mut words = std::env::args_os().skip(1);
-    let group = words.find_map(|word| program.find_subcommand(&word).cloned());
+    let typed: Vec<OsString> = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(path)) => path.split(' ').map(OsString::from).collect(),
+        // It shows the help without saying of what, and only where nothing follows.
+        _ => std::env::args_os().collect(),
+    };
+    // From the end: before it may stand the value of an option that is the name of a command.
+    let group = typed.iter().skip(1).rev().find_map(|word| {
+        let command = program.find_subcommand(word);
+        command.filter(|c| c.has_subcommands()).cloned()
+    });
     let mut command = group.unwrap_or(program);
     if !json {
         let help = command.render_help();
@@ -187,8 +191,11 @@ fn mistyped(error: &clap::Error) -> ExitCode {
         };
     }
     let json = std::env::args_os().any(|arg| arg == "--json");
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return incomplete(json);
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand
+    ) {
+        return incomplete(error, json);
     }
     let text = error.to_string();
     let mut paragraphs = text

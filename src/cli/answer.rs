@@ -2,12 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::{context::Context, failure::Failure};
+use super::{context::Context, failure::Failure, report::Output};
 
 /// Says what a command would do.
 pub(super) fn plan(context: &Context, steps: &[String]) -> Result<(), Failure> {
+    plan_on(context.output, steps)
+}
+
+/// As [`plan`], of a command that needs no state.
+pub(super) fn plan_on(output: Output, steps: &[String]) -> Result<(), Failure> {
     let value = json!({"dry_run": true, "steps": steps});
-    context.output.result(&value, || steps.join("\n"))
+    output.result(&value, || steps.join("\n"))
 }
 
 /// Adds the fields of one object to another.

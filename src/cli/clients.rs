@@ -165,13 +165,18 @@ pub(super) fn order(context: &Context, args: &AgentArgs, order: Order) -> Result
             Failure::configuration("no agent was named, and XDG_RUNTIME_DIR is not set")
                 .hint(format!("name its socket with --socket or {VARIABLE}"))
         })?;
+    let failed = |error| match error {
+        ClientError::Refused { .. } => Failure::from(error),
+        _ => silent(&path, &error),
+    };
+    if order != Order::Status && context.global.dry_run {
+        let asked = connect(context, &path).and_then(|client| client.status());
+        asked.map_err(failed)?;
+        let step = format!("would {} the agent at {}", order.as_str(), path.display());
+        return answer::plan(context, &[step]);
+    }
     let asked = connect(context, &path).and_then(|client| {
         Ok(match order {
-            _ if order != Order::Status && context.global.dry_run => {
-                client.status()?;
-                let step = format!("would {} the agent at {}", order.as_str(), path.display());
-                Ok(serde_json::json!({"dry_run": true, "steps": [step]}))
-            }
             Order::Status => Ok(client.status()?),
             Order::Stop => Ok(client
                 .shutdown()
@@ -179,9 +184,9 @@ pub(super) fn order(context: &Context, args: &AgentArgs, order: Order) -> Result
             Order::Lock | Order::Unlock => Err(client),
         })
     });
-    let result = match asked {
-        Ok(Ok(result)) => result,
-        Ok(Err(client)) => {
+    let result = match asked.map_err(failed)? {
+        Ok(result) => result,
+        Err(client) => {
             let passphrase = passphrase(context, args, order)?;
             let locked = order == Order::Lock;
             if locked {
@@ -191,8 +196,6 @@ pub(super) fn order(context: &Context, args: &AgentArgs, order: Order) -> Result
             }
             serde_json::json!({"locked": locked})
         }
-        Err(error @ ClientError::Refused { .. }) => return Err(error.into()),
-        Err(error) => return Err(silent(&path, &error)),
     };
     context.output.result(&result, || answer::lines(&result))
 }

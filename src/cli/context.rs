@@ -44,11 +44,7 @@ pub(super) struct Context {
 impl Context {
     /// Opens the keystore and reads the configuration.
     pub(super) fn open(global: Global) -> Result<Self, Failure> {
-        let output = Output {
-            json: global.json,
-            quiet: global.quiet,
-            verbose: global.verbose,
-        };
+        let output = Output::of(&global);
         let store = Store::open(&home(&global)?)?;
         let config = Config::read(&store)?;
         let named = global.network.map(|name| name.as_str().to_owned());

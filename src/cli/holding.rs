@@ -1,9 +1,9 @@
 //! `agent`: opens keys once, and holds them for other programs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
-    os::unix::net::{UnixDatagram, UnixListener},
+    os::unix::net::{UnixDatagram, UnixListener, UnixStream},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -33,7 +33,7 @@ use crate::{
     key::KeyName,
     provision::{self, Operator},
     signer::{LocalSigner, Signer},
-    store::Registration,
+    store::{Record, Registration},
 };
 
 pub(super) fn agent(mut context: Context, args: &AgentArgs) -> Result<(), Failure> {
@@ -66,7 +66,7 @@ pub(super) fn agent(mut context: Context, args: &AgentArgs) -> Result<(), Failur
         let name: KeyName = name.parse()?;
         let (held, account) = open(&context, &name, args)?;
         if accounts.insert(name.clone(), account).is_some() {
-            return Err(Failure::usage(format!("{name} is named twice")));
+            return Err(named_twice(&name));
         }
         keys.push(held);
     }
@@ -101,15 +101,23 @@ pub(super) fn agent(mut context: Context, args: &AgentArgs) -> Result<(), Failur
     served.and(context.store.audit(ended).map_err(Failure::from))
 }
 
+fn named_twice(name: &KeyName) -> Failure {
+    Failure::usage(format!("{name} is named twice"))
+}
+
 /// Says what would be held, and where.
 fn rehearse(context: &Context, args: &AgentArgs, path: Option<&Path>) -> Result<(), Failure> {
-    let mut steps = Vec::new();
+    let (mut steps, mut named) = (Vec::new(), BTreeSet::new());
     for name in &args.names {
         let name: KeyName = name.parse()?;
-        let record = context.store.record(&name)?;
-        let known = registered(&name, &record)?;
-        context.check_network(&name, &known.network)?;
+        let Settled { known, .. } = settle(context, &name, args)?;
         steps.push(format!("would open {name} ({})", known.client_id));
+        if let Some(twice) = named.replace(name) {
+            return Err(named_twice(&twice));
+        }
+    }
+    if let Some(path) = path.filter(|path| UnixStream::connect(path).is_ok()) {
+        return Err(SocketError::InUse { path: path.into() }.into());
     }
     let place = path.map_or("the socket that was handed over".into(), |path| {
         path.display().to_string()
@@ -123,7 +131,7 @@ fn listen(
     socket: &Socket,
     agent: Arc<Agent>,
     limits: Limits,
-    stop: &std::os::unix::net::UnixStream,
+    stop: &UnixStream,
 ) -> Result<(), Failure> {
     let path = socket.path();
     context
@@ -211,8 +219,16 @@ fn notify(state: &str) {
     let _ = socket.send_to(state.as_bytes(), Path::new(&path));
 }
 
-/// Opens a key, and settles what may be done with it.
-fn open(context: &Context, name: &KeyName, args: &AgentArgs) -> Result<(Held, Account), Failure> {
+/// A key that is not open yet, and what may be done with it.
+struct Settled {
+    record: Record,
+    known: Registration,
+    policy: Policy,
+    most: Scope,
+}
+
+/// Settles what may be done with a key.
+fn settle(context: &Context, name: &KeyName, args: &AgentArgs) -> Result<Settled, Failure> {
     let record = context.store.record(name)?;
     let known = registered(name, &record)?.clone();
     context.check_network(name, &known.network)?;
@@ -243,6 +259,22 @@ fn open(context: &Context, name: &KeyName, args: &AgentArgs) -> Result<(Held, Ac
              auth is off unless config.toml lists it in agent.keys.{name}.operations"
         ));
     }
+    Ok(Settled {
+        record,
+        known,
+        policy,
+        most,
+    })
+}
+
+/// Opens a key for what may be done with it.
+fn open(context: &Context, name: &KeyName, args: &AgentArgs) -> Result<(Held, Account), Failure> {
+    let Settled {
+        record,
+        known,
+        policy,
+        most,
+    } = settle(context, name, args)?;
     let signer: Arc<dyn Signer> = match &record.signer {
         Some(held) => Arc::new(signers::elsewhere(context, name, held, SystemStamper)?),
         None => {

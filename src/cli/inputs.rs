@@ -92,6 +92,15 @@ impl Source {
         }
     }
 
+    /// Tells whether it is standard input that the secret is read from.
+    pub(super) fn is_stdin(&self) -> bool {
+        match self {
+            Self::File(path) => is_stdin(path),
+            Self::Fd(number) => *number == 0,
+            Self::Credential(_) | Self::Kept(_) | Self::Command(_) => false,
+        }
+    }
+
     /// Returns the passphrase that lies there.
     pub(super) fn read_passphrase(&self, what: &str) -> Result<Passphrase, Failure> {
         passphrase(&self.read_line(what)?, what)
@@ -183,6 +192,13 @@ pub(super) fn output_of(command: &str, what: &str) -> Result<Zeroizing<Vec<u8>>,
         Ok(_) if !status.success() => Err(failed(format!("failed: {status}"))),
         Ok(bytes) => Ok(bytes.unwrap_or_default()),
     }
+}
+
+/// Tells whether a path that was typed is standard input, by any of its names.
+pub(super) fn is_stdin(path: &Path) -> bool {
+    ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"]
+        .iter()
+        .any(|stdin| path == Path::new(stdin))
 }
 
 /// Returns what a path that was typed stands for: `-` is standard input.

@@ -31,12 +31,12 @@ pub(super) use show::{about, fingerprint, identity, public, public_of, show};
 
 pub(super) fn generate(context: &Context, args: &Generate) -> Result<(), Failure> {
     let name: KeyName = args.name.name.parse()?;
-    refuse_taken(context, &name)?;
-    let network = context.network_if_named()?;
     wants_one(
         &args.sealing.plain,
         args.sealing.passphrase.source().as_ref(),
     )?;
+    refuse_taken(context, &name)?;
+    let network = context.network_if_named()?;
     if context.global.dry_run {
         let step = format!("would make a key pair {} named {name}", args.algorithm);
         return answer::plan(context, &[step]);

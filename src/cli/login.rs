@@ -39,15 +39,15 @@ pub(super) fn auth(context: &Context, args: &Auth) -> Result<(), Failure> {
 }
 
 pub(super) fn token(context: &Context, args: &Token) -> Result<(), Failure> {
-    if context.global.dry_run {
-        return rehearse(context, &args.auth, " and print an access token");
-    }
     let name: KeyName = args.auth.name.name.parse()?;
     // A session of one's own is had by a login of one's own.
     if args.auth.session.is_none()
         && let Some(remote) = Remote::find(context, &name, &args.auth.agent)?
     {
         return token_of(context, args, &name, &remote);
+    }
+    if context.global.dry_run {
+        return rehearse(context, &args.auth, " and print an access token");
     }
     let (_, session) = log_in(context, &args.auth)?;
     let expires_at = Moment(
@@ -75,6 +75,11 @@ fn token_of(
         && let Some(known) = &record.registration
     {
         context.check_network(name, &known.network)?;
+    }
+    if context.global.dry_run {
+        let (network, id) = (&remote.held.network, &remote.held.client_id);
+        let step = format!("would print an access token of the agent for {id} on {network}");
+        return answer::plan(context, &[step]);
     }
     let words = asked.as_ref().map(Scope::to_string);
     let token = remote.signer.client().token(name, words.as_deref())?;

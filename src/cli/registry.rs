@@ -33,14 +33,16 @@ use wish::{confirm_rights, plan, same_wish, specification};
 pub(super) fn provision(context: &Context, args: &Provision) -> Result<(), Failure> {
     let name: KeyName = args.name.name.parse()?;
     let spec = specification(&args.wish, &name, args.algorithm)?;
-    let network = context.network_for(&name)?;
     // One that is named may be for the administrator's key.
     let named = args.sealing.passphrase.source();
-    let is_for_admin = args.admin.admin.is_some() || context.config.admin.is_some();
+    let admin_is_a_key = args.admin.admin.is_some()
+        || (args.admin.admin_client_id.is_none() && context.config.admin.is_some());
+    let is_for_admin = admin_is_a_key && args.admin.passphrase.source().is_none();
     wants_one(
         &args.sealing.plain,
         named.filter(|_| !is_for_admin).as_ref(),
     )?;
+    let network = context.network_for(&name)?;
     if context.global.dry_run {
         return rehearse(context, Operation::Provision, &name, &network, &spec);
     }

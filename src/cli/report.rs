@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::failure::Failure;
+use super::{args::Global, failure::Failure};
 
 /// Where results and remarks go.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,14 @@ pub(super) struct Output {
 }
 
 impl Output {
+    pub(super) const fn of(global: &Global) -> Self {
+        Self {
+            json: global.json,
+            quiet: global.quiet,
+            verbose: global.verbose,
+        }
+    }
+
     /// Writes a result: one JSON object, or text for people.
     pub(super) fn result(
         self,

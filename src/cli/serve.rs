@@ -11,12 +11,12 @@ use serde_json::json;
 
 use super::{
     answer,
-    args::{Cli, SandboxArgs},
+    args::{Cli, Global, SandboxArgs},
     connect::runtime,
     context::Context,
     failure::Failure,
     inputs::Source,
-    report,
+    report::{self, Output},
 };
 use crate::{
     exchange::Totp,
@@ -68,7 +68,14 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     report::write_out(&script)
 }
 
-pub(super) fn man(dir: &Path) -> Result<(), Failure> {
+pub(super) fn man(global: &Global, dir: &Path) -> Result<(), Failure> {
+    if global.dry_run {
+        if fs::metadata(dir).is_ok_and(|there| !there.is_dir()) {
+            return Err(at(dir)(io::ErrorKind::NotADirectory.into()));
+        }
+        let step = format!("would write manual pages to {}", dir.display());
+        return answer::plan_on(Output::of(global), &[step]);
+    }
     fs::create_dir_all(dir).map_err(at(dir))?;
     let mut command = Cli::description().disable_help_subcommand(true);
     command.build();

@@ -866,6 +866,42 @@ fn a_passphrase_and_none_are_not_both_taken() {
     home.run(&join(&[&["export", "bot"], &named, &plain])).ok();
 }
 
+/// Nor is anything looked up for them, and who else a passphrase could be for counts.
+#[test]
+fn orders_that_exclude_each_other_are_refused_first() {
+    let home = Home::new();
+    let plain = ["--no-passphrase", "--insecure"];
+    home.secret_file("pw", "correct horse\n");
+    home.run(&["generate", "bot", "--passphrase-file", "pw"])
+        .ok();
+    let (named, new) = (["--passphrase-file", "pw"], ["--new-passphrase-file", "pw"]);
+    let provision = ["provision", "new", "--scope", "trade:read"];
+    let own = ["--admin-passphrase-file", "pw"];
+    for line in [
+        join(&[&["passwd", "nobody"], &new]),
+        join(&[&["export", "nobody"], &new]),
+        join(&[&["generate", "bot"], &named]),
+        join(&[&provision, &named]),
+        join(&[&provision, &named, &["--admin", "bot"], &own]),
+        join(&[&provision, &named, &["--admin-client-id", "abc"]]),
+    ] {
+        let error = home.run(&join(&[&["--json"], &line, &plain])).error(2);
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("--no-passphrase"), "{line:?}: {error}");
+    }
+    // That of the administrator's key, as far as can be told.
+    let line = join(&[&provision, &named, &["--admin", "bot"], &plain]);
+    let dry = ["--json", "-n", "--network", "sandbox"];
+    home.run(&join(&[&dry, &line])).json();
+    // What is configured is for every key that is not said to be an exception.
+    let config = format!("passphrase_file = {:?}\nadmin = \"bot\"\n", home.path("pw"));
+    home.secret_file("store/config.toml", &config);
+    let line = join(&[&provision, &named, &["--admin-client-id", "abc"], &plain]);
+    home.run(&join(&[&dry, &line])).error(2);
+    home.run(&join(&[&["generate", "clear"], &plain])).ok();
+    home.run(&join(&[&["passwd", "bot"], &plain])).ok();
+}
+
 #[test]
 fn a_command_that_is_left_out_is_asked_for() {
     let home = Home::new();
@@ -891,28 +927,86 @@ fn a_command_that_is_left_out_is_asked_for() {
     );
 }
 
+/// Wherever options stand, and whatever the value of one is called.
+#[test]
+fn a_command_is_missing_of_the_group_that_was_typed() {
+    let home = Home::new();
+    for (line, group) in [
+        (&["--network", "sandbox", "sign"][..], "derikey sign"),
+        (&["sign", "--network", "sandbox"], "derikey sign"),
+        (&["sign", "-q"], "derikey sign"),
+        (&["sign", "--"], "derikey sign"),
+        (&["--ca-file", "sign", "scope"], "derikey scope"),
+        (&["scope", "--ca-file", "sign"], "derikey scope"),
+        (&["--network", "sandbox"], "derikey"),
+    ] {
+        let json = ["--json"];
+        for line in [join(&[&json, line]), join(&[line, &json])] {
+            if line.contains(&"--") && line.last() == Some(&"--json") {
+                continue;
+            }
+            let error = home.run(&line).error(2);
+            assert_eq!(error["message"], format!("{group} needs a command"));
+        }
+        let help = home.run(line).fails(2);
+        let usage = format!("Usage: {group} [OPTIONS] <COMMAND>");
+        assert!(help.stderr.contains(&usage), "{line:?}: {help:#?}");
+    }
+}
+
 #[test]
 fn standard_input_is_not_taken_for_two_things() {
     let home = Home::new();
     home.run(&["generate", "bot", "--no-passphrase", "--insecure"])
         .ok();
-    for body in ["-", "/dev/stdin"] {
-        let line = [
-            "--json",
-            "verify",
-            "bot",
-            "--method",
-            "POST",
-            "--path",
-            "/api/v2/private/x",
-        ];
-        let run = home.run_with_input(&join(&[&line, &["--body", body]]), b"{}");
-        assert!(
-            run.error(2)["hint"]
-                .as_str()
-                .unwrap()
-                .contains("--body FILE")
-        );
+    let request = ["--method", "POST", "--path", "/api/v2/private/x"];
+    let verify = |key, more: &[&str]| {
+        let line = join(&[&["--json", "verify", key], &request, more]);
+        let error = home.run_with_input(&line, b"{}").error(2);
+        error["hint"].as_str().unwrap().to_owned()
+    };
+    for stdin in ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"] {
+        let hint = verify("bot", &["--body", stdin]);
+        assert!(hint.contains("--body FILE"), "{stdin}: {hint}");
+        let hint = verify(stdin, &[]);
+        assert!(hint.contains("by its name"), "{stdin}: {hint}");
+    }
+    for passphrase in [
+        ["--passphrase-fd", "0"],
+        ["--passphrase-file", "/dev/stdin"],
+    ] {
+        let hint = verify("./bot.pem", &passphrase);
+        assert!(hint.contains("--passphrase-file"), "{hint}");
+    }
+}
+
+/// Whoever looks at a key whose files are not what they were is told the same by each command.
+#[test]
+fn a_damaged_record_is_one_kind_of_failure() {
+    type Damage = fn(&Path) -> std::io::Result<()>;
+    let damages: [Damage; 4] = [
+        |key| fs::write(key.join("1/key.toml"), "nonsense"),
+        |key| {
+            fs::remove_file(key.join("current"))?;
+            std::os::unix::fs::symlink("elsewhere", key.join("current"))
+        },
+        |key| fs::remove_file(key.join("1/key.toml")),
+        |key| fs::remove_file(key.join("1/public.pem")),
+    ];
+    for (index, damage) in damages.into_iter().enumerate() {
+        let home = Home::new();
+        home.run(&["generate", "bot", "--no-passphrase", "--insecure"])
+            .ok();
+        damage(&home.store().join("keys/bot")).unwrap();
+        for line in [&["list"][..], &["show", "bot"]] {
+            let error = home.run(&join(&[&["--json"], line])).error(7);
+            assert_eq!(error["kind"], "key", "{index} {line:?}: {error}");
+        }
+        if index < 2 {
+            for line in [&["export", "bot"][..], &["sign", "auth", "bot"]] {
+                home.run(&join(&[&["--json"], line])).error(7);
+            }
+        }
     }
 }
 

@@ -2,7 +2,12 @@
 
 use serde_json::Value;
 
-use super::{agent::Stage, manage::Bench, store_files::snapshot, support::join};
+use super::{
+    agent::Stage,
+    manage::Bench,
+    store_files::snapshot,
+    support::{Home, Run, join},
+};
 
 const PLAIN: [&str; 2] = ["--no-passphrase", "--insecure"];
 
@@ -70,11 +75,18 @@ fn a_rehearsal_changes_nothing_here_nor_there() {
     }
     assert!(!bench.home.path("pages").exists());
     assert!(!bench.home.path("agent.sock").exists());
+    // For people it is said in the same words, and manual pages need no keystore.
+    let man = bench.home.run(&["-n", "man", pages]).ok();
+    assert_eq!(man.stdout, format!("would write manual pages to {pages}\n"));
+    let anywhere = bench.home.run(&["-n", "man", pages, "--home", fleet]);
+    assert_eq!(anywhere.ok().stdout, man.stdout);
     // What could not be done is not said to be.
     for (line, code) in [
         (&["agent", "nobody", "--socket", "agent.sock"][..], 3),
         (&["agent", "spare", "--socket", "agent.sock"], 8),
         (&["token", "spare"], 8),
+        (&["agent", "bot", "bot", "--socket", "agent.sock"], 2),
+        (&["man", fleet], 3),
         (&["auth", "bot", "--scope", "nonsense"], 2),
         (&["agent", "--stop", "--socket", "agent.sock"], 5),
     ] {
@@ -91,14 +103,28 @@ fn an_agent_outlasts_rehearsals_of_its_end() {
     let agent = stage.start();
     let socket = agent.path.to_str().unwrap();
     stage.home.secret_file("lock", "open sesame\n");
-    for order in ["--stop", "--lock", "--unlock"] {
-        let line = ["--json", "-n", "agent", order, "--socket", socket];
+    for order in ["stop", "lock", "unlock"] {
+        let flag = format!("--{order}");
+        let line = ["--json", "-n", "agent", &flag, "--socket", socket];
         is_rehearsed(&stage.home.run(&line).json());
+        let said = stage.home.run(&line[1..]).ok().stdout;
+        assert_eq!(said, format!("would {order} the agent at {socket}\n"));
     }
+    // Where one answers, no other can be.
+    let second = ["--json", "-n", "agent", "bot", "--socket", socket];
+    stage.home.run(&second).error(8);
+    // It holds keys that are not in this keystore, and hands out tokens for them.
+    let elsewhere = Home::new();
+    let mut token = elsewhere.command(&["--json", "-n", "token", "bot"]);
+    let run = Run::of(token.env("DERIKEY_AGENT_SOCK", socket).output().unwrap());
+    is_rehearsed(&run.json());
+    let mut token = elsewhere.command(&["--json", "-n", "token", "bot", "--scope", "nonsense"]);
+    let run = Run::of(token.env("DERIKEY_AGENT_SOCK", socket).output().unwrap());
+    run.error(2);
     let mut exec = stage
         .home
         .command(&["--json", "-n", "exec", "bot", "--", "touch", "made"]);
-    let run = super::support::Run::of(exec.env("DERIKEY_AGENT_SOCK", socket).output().unwrap());
+    let run = Run::of(exec.env("DERIKEY_AGENT_SOCK", socket).output().unwrap());
     is_rehearsed(&run.json());
     assert!(!stage.home.path("made").exists());
     let status = ["--json", "-n", "agent", "--status", "--socket", socket];

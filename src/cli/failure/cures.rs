@@ -124,7 +124,12 @@ impl From<store::Error> for Failure {
             E::Overlong { .. } => Self::refused(message).hint("nothing was changed; give it fewer addresses, or a shorter hook"),
             E::Exists { .. } => Self::refused(message).hint("nothing is overwritten; choose another name"),
             E::NotWritten { .. } => Self::unexpected(message).hint("check the disk; nothing was changed"),
-            E::Unreadable { .. } => Self::configuration(message).hint("restore it from a backup, or move it away"),
+            E::Unreadable { path, .. } => {
+                // Of a key, and as bad for it as a private file that is damaged.
+                let of_a_key = path.ends_with("key.toml") || path.ends_with("current");
+                let failure = if of_a_key { Self::key(message) } else { Self::configuration(message) };
+                failure.hint("restore it from a backup, or move it away")
+            }
             E::KeyExists { .. } => {
                 Self::refused(message).hint("choose another name, or move it to the trash with \"derikey delete\"")
             }

@@ -25,11 +25,11 @@ use crate::{
 
 pub(in crate::cli) fn passwd(context: &Context, args: &Passwd) -> Result<(), Failure> {
     let name: KeyName = args.name.name.parse()?;
+    let plain = wants_one(&args.plain, args.new.source().as_ref())?;
     // A lock is a file: it is made for no key that is not there.
     context.store.current(&name)?;
     let _lock = context.lock(&name)?;
     let record = context.store.record(&name)?;
-    let plain = wants_one(&args.plain, args.new.source().as_ref())?;
     let key = context.unlock(&name, &record, &args.passphrase)?;
     let passphrase = match args.new.source() {
         _ if plain => None,
@@ -86,8 +86,8 @@ struct Exported<'a> {
 
 pub(in crate::cli) fn export(context: &Context, args: &Export) -> Result<(), Failure> {
     let name: KeyName = args.name.name.parse()?;
-    let record = context.store.record(&name)?;
     let plain = wants_one(&args.plain, args.new.source().as_ref())?;
+    let record = context.store.record(&name)?;
     if args.out.is_none() && io::stdout().is_terminal() {
         return Err(Failure::refused("a private key is not shown on a terminal")
             .hint("add --out FILE, or send standard output to a file or a program"));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::unusable_here;
+use super::{of_the_key, unusable_here};
 use crate::{
     cli::{
         answer,
@@ -38,8 +38,7 @@ pub(in crate::cli) fn fingerprint(context: &Context, args: &FingerprintOf) -> Re
 
 pub(in crate::cli) fn show(context: &Context, args: &Which) -> Result<(), Failure> {
     if let Target::Key(name) = target(context, &args.which)? {
-        let record = context.store.record(&name)?;
-        let value = describe(context, &name, &record)?;
+        let value = about(context, &name).map_err(|failure| of_the_key(&failure))?;
         return context.output.result(&value, || answer::lines(&value));
     }
     let key = public_of(context, args)?;

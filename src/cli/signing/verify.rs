@@ -7,25 +7,15 @@ use serde_json::{Value, json};
 
 use super::request;
 use crate::{
-    cli::{args::Verify, context::Context, failure::Failure, keys},
+    cli::{args::Verify, context::Context, failure::Failure, inputs::is_stdin, keys},
     exchange::{ClientId, Login, Method},
     key::{self, Message, Purpose, Signature, Stamp, Timestamp},
     store::{self, Trust},
 };
 
 pub(in crate::cli) fn verify(context: &Context, args: &Verify) -> Result<(), Failure> {
+    refuse_two_inputs(args)?;
     let key = keys::public_of(context, &args.which)?;
-    let body_too = args.body.as_deref().is_some_and(|body| {
-        ["-", "/dev/stdin"]
-            .iter()
-            .any(|stdin| body == Path::new(stdin))
-    });
-    if body_too {
-        return Err(Failure::usage(
-            "standard input has what is to be verified, and cannot be the body as well",
-        )
-        .hint("give the body in a file: --body FILE"));
-    }
     let input = store::read(Path::new("/dev/stdin"), key::MAX_INPUT, Trust::Public)?;
     let text = std::str::from_utf8(&input).map_err(|_| unreadable("it is not UTF-8"))?;
     let claim = match (&args.method, &args.path) {
@@ -44,6 +34,27 @@ pub(in crate::cli) fn verify(context: &Context, args: &Verify) -> Result<(), Fai
     context.output.result(&value, || {
         format!("the signature is that of {}", key.fingerprint())
     })
+}
+
+/// Refuses to read anything else from where the signature comes from.
+fn refuse_two_inputs(args: &Verify) -> Result<(), Failure> {
+    let passphrase = args.which.passphrase.source();
+    let (what, cure) = if args.body.as_deref().is_some_and(is_stdin) {
+        ("the body", "give the body in a file: --body FILE")
+    } else if is_stdin(Path::new(&args.which.which)) {
+        ("the key", "give the key by its name, or in a file")
+    } else if passphrase.is_some_and(|source| source.is_stdin()) {
+        (
+            "the passphrase",
+            "give the passphrase with --passphrase-file",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Failure::usage(format!(
+        "standard input has what is to be verified, and cannot be {what} as well"
+    ))
+    .hint(cure))
 }
 
 /// What somebody says to have signed.
