@@ -328,10 +328,11 @@ pub(crate) fn clear_registers() {
     // SAFETY: it writes to registers that any call may write to, with instructions that are there.
     unsafe {
         use std::arch::{asm, is_x86_feature_detected};
-        if is_x86_feature_detected!("avx512f") {
+        // In the short form, which clears the whole of each and does not slow the processor down.
+        if is_x86_feature_detected!("avx512vl") {
             asm!(
                 ".irp i, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31",
-                r"vpxord zmm\i, zmm\i, zmm\i",
+                r"vpxord xmm\i, xmm\i, xmm\i",
                 ".endr",
                 clobber_abi("sysv64"),
             );
