@@ -19,8 +19,7 @@ use super::{
     connect::{Connection, runtime},
     context::{Context, rng},
     failure::Failure,
-    memory, signers,
-    signing::registered,
+    manage, memory, signers,
     stamper::SystemStamper,
     terminal,
 };
@@ -230,7 +229,7 @@ struct Settled {
 /// Settles what may be done with a key.
 fn settle(context: &Context, name: &KeyName, args: &AgentArgs) -> Result<Settled, Failure> {
     let record = context.store.record(name)?;
-    let known = registered(name, &record)?.clone();
+    let known = manage::registered(name, record.registration.as_ref())?.clone();
     context.check_network(name, &known.network)?;
     let mut policy = context
         .config

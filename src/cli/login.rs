@@ -13,8 +13,7 @@ use super::{
     connect::{Connection, runtime_for},
     context::Context,
     failure::Failure,
-    report, signers,
-    signing::registered,
+    manage, report, signers,
     stamper::SystemStamper,
 };
 use crate::{
@@ -142,7 +141,7 @@ impl Wanted {
             None => SessionName::ours(),
         };
         let record = context.store.record(&name)?;
-        let known = registered(&name, &record)?.clone();
+        let known = manage::registered(&name, record.registration.as_ref())?.clone();
         context.check_network(&name, &known.network)?;
         Ok(Self {
             name,

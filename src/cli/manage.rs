@@ -37,7 +37,7 @@ pub(super) fn registered<'a>(
 ) -> Result<&'a Registration, Failure> {
     known.ok_or_else(|| {
         Failure::refused(format!("{name} is not registered at an exchange")).hint(format!(
-            "register it first with \"derikey register {name} --scope SCOPE\""
+            "register it with \"derikey register {name} --scope SCOPE\", or bind it with \"derikey adopt {name}\""
         ))
     })
 }

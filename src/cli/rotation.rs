@@ -153,7 +153,7 @@ fn rotate_one(
     }
     // Somebody else may have been at it while this waited.
     let record = manage::looked_up(context, name, &args.admin, &args.sealing.passphrase)?;
-    let (known, key_id) = registered(name, &record)?;
+    let (known, key_id) = with_id(name, &record)?;
     let from = context.store.current(name)?;
     let last = context
         .store
@@ -232,7 +232,8 @@ fn as_typed_now(intent: Intent, args: &Rotate, hook: &[String]) -> Intent {
     intent
 }
 
-fn registered<'a>(
+/// Returns what is known of a key at the exchange, and its id there.
+fn with_id<'a>(
     name: &KeyName,
     record: &'a Record,
 ) -> Result<(&'a Registration, crate::exchange::KeyId), Failure> {

@@ -10,30 +10,19 @@ use super::{
     context::Context,
     failure::Failure,
     inputs::or_stdin,
-    report, signers,
+    manage, report, signers,
     stamper::SystemStamper,
 };
 use crate::{
     exchange::{self, ClientId, Login, LoginScope, Scope},
     key::{KeyName, Message, Nonce, Purpose, Stamp, Timestamp},
     signer::{self, LocalSigner, Signer, Stamper},
-    store::{self, Record, Registration, Trust},
+    store::{self, Record, Trust},
 };
 
 mod verify;
 
 pub(super) use verify::verify;
-
-pub(super) fn registered<'a>(
-    name: &KeyName,
-    record: &'a Record,
-) -> Result<&'a Registration, Failure> {
-    record.registration.as_ref().ok_or_else(|| {
-        Failure::refused(format!("{name} is not registered at an exchange")).hint(format!(
-            "register it with \"derikey register {name} --scope SCOPE\", or bind it with \"derikey adopt {name}\""
-        ))
-    })
-}
 
 pub(super) fn sign(context: &Context, what: &Sign) -> Result<(), Failure> {
     match what {
@@ -183,7 +172,7 @@ fn open(
     let record = record?;
     let client_id = match typed {
         Some(client_id) => client_id,
-        None => registered(&name, &record)
+        None => manage::registered(&name, record.registration.as_ref())
             .map_err(|failure| {
                 failure.hint("name the client id with --client-id, or register the key first")
             })?

@@ -1,6 +1,6 @@
 //! `rollback`: the key before is put back in its place.
 
-use super::{finish::finish, hook, past_taking_back, registered, with_hook};
+use super::{finish::finish, hook, past_taking_back, with_hook, with_id};
 use crate::{
     cli::{
         answer,
@@ -68,7 +68,7 @@ fn back(
 ) -> Result<Intent, Failure> {
     let current = context.store.current(name)?;
     let record = context.store.record(name)?;
-    let (now_known, key_id) = registered(name, &record)?;
+    let (now_known, key_id) = with_id(name, &record)?;
     let mut earlier = context.store.generations(name)?;
     earlier.retain(|generation| *generation != current);
     let mut found = None;
@@ -93,7 +93,7 @@ fn back(
         );
     };
     let record = context.store.record_of(name, generation)?;
-    let (known, old_id) = registered(name, &record)?;
+    let (known, old_id) = with_id(name, &record)?;
     let spec = known.specification(record.algorithm);
     let mut intent = provision::intend(
         Operation::Rollback,
