@@ -14,9 +14,14 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{key::Purpose, secret::AccessToken, signer::Signer};
+use crate::{
+    key::Purpose,
+    secret::{AccessToken, OneTimeCode},
+    signer::Signer,
+};
 
 mod api_key;
+mod echo;
 mod error;
 #[cfg(feature = "https")]
 mod https;
@@ -157,7 +162,7 @@ impl<T: Transport> Exchange<T> {
     ) -> Result<Outcome<M::Reply>, Error> {
         let mut pauses = PAUSES.into_iter();
         loop {
-            let error = match self.call_once(who, method).await {
+            let error = match self.call_once(who, method, None).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => error,
             };
@@ -251,7 +256,7 @@ impl<T: Transport> Exchange<T> {
                 authorization_data: code.expose(),
                 challenge: challenge.text(),
             };
-            match self.call_once(who, &answered).await {
+            match self.call_once(who, &answered, Some(&code)).await {
                 Ok(Outcome::Done(reply)) => return Ok(reply),
                 Ok(Outcome::Challenged(_)) => {}
                 Err(Error::Refused(refusal)) if refusal.kind() == Kind::SecondFactor => {
@@ -272,6 +277,7 @@ impl<T: Transport> Exchange<T> {
         &self,
         who: Authority<'_>,
         method: &M,
+        code: Option<&OneTimeCode>,
     ) -> Result<Outcome<M::Reply>, Error> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = encode(id, method)?;
@@ -282,7 +288,7 @@ impl<T: Transport> Exchange<T> {
                 Some(self.sign::<M>(client_id, signer, &body)?)
             }
         };
-        let answer = self
+        let mut answer = self
             .transport
             .post(Outgoing {
                 method: M::NAME,
@@ -290,6 +296,11 @@ impl<T: Transport> Exchange<T> {
                 authorization,
             })
             .await?;
+        let token = match who {
+            Authority::Bearer(token) => Some(token.expose()),
+            _ => None,
+        };
+        echo::mask(&mut answer.body, token, code.map(|code| code.expose()));
         let answer = rpc::decode::<M::Reply>(M::NAME, id, &answer)?;
         if let Some(said) = answer.testnet {
             self.network

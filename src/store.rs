@@ -211,9 +211,15 @@ impl Store {
                 result => result?,
             }
         }
-        if store.root.exists() {
-            files::check_neighbourhood(root)?;
+        // The directory that it lies in, or the first that is there of those that it will lie in.
+        let mut highest = root;
+        while let Some(parent) = highest.parent()
+            && parent != Path::new("")
+            && !parent.exists()
+        {
+            highest = parent;
         }
+        files::check_neighbourhood(highest)?;
         Ok(store)
     }
 

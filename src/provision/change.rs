@@ -221,7 +221,7 @@ impl<T: Transport> Work<'_, T> {
         // An earlier attempt may have come as far as the trash.
         if self.store.contains(&intent.name) {
             for generation in self.store.generations(&intent.name)? {
-                let Some(mut record) = self.legible(&intent.name, generation) else {
+                let Some(mut record) = self.legible(&intent.name, generation)? else {
                     continue;
                 };
                 let Some(known) = &mut record.registration else {

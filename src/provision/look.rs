@@ -3,7 +3,7 @@
 //! A list may lag behind what was done. What it does not show is looked for again before anything
 //! is made of that, as long as a look costs no one-time code.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use super::{Event, Work};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         Outcome, Transport,
     },
     key::KeyName,
-    store::{Generation, Record},
+    store::{self, Generation, Record},
 };
 
 /// Pauses before the account is looked at again.
@@ -118,13 +118,26 @@ impl<T: Transport> Work<'_, T> {
     }
 
     /// Returns the record of a generation that an operation comes by and is not about: one that
-    /// cannot be read is left as it is, and is no reason to stop.
-    pub(super) fn legible(&mut self, name: &KeyName, generation: Generation) -> Option<Record> {
+    /// is damaged is left as it is, and is no reason to stop.
+    ///
+    /// # Errors
+    /// Those of a disk that fails, as it may not the next time.
+    pub(super) fn legible(
+        &mut self,
+        name: &KeyName,
+        generation: Generation,
+    ) -> Result<Option<Record>, Error> {
+        use io::ErrorKind::{NotFound, PermissionDenied};
         match self.store.record_of(name, generation) {
-            Ok(record) => Some(record),
+            Ok(record) => Ok(Some(record)),
+            Err(store::Error::Io { path, source })
+                if !matches!(source.kind(), NotFound | PermissionDenied) =>
+            {
+                Err(store::Error::Io { path, source }.into())
+            }
             Err(error) => {
                 (self.tell)(Event::Illegible(generation, &error));
-                None
+                Ok(None)
             }
         }
     }

@@ -397,7 +397,7 @@ impl<'a, T: Transport> Work<'a, T> {
             if keep.contains(&generation) {
                 continue;
             }
-            let Some(record) = self.legible(name, generation) else {
+            let Some(record) = self.legible(name, generation)? else {
                 continue;
             };
             // One that nobody knows of is left from a rotation that ended before it registered.

@@ -173,12 +173,20 @@ impl Store {
             path: path.clone(),
             problem: error.to_string(),
         })?;
-        let written = file.write_all(&lines).and_then(|()| file.sync_data());
-        if written.is_err() {
-            // A half of it would break the chain, and all of it would come twice.
-            let _ = file.set_len(length);
-        }
-        written.map_err(&failed)
+        let whole = length.saturating_add(u64::try_from(lines.len()).unwrap_or(u64::MAX));
+        let written = file
+            .write_all(&lines)
+            .and_then(|()| file.sync_data())
+            .and_then(|()| file.metadata());
+        let error = match written {
+            Ok(now) if now.len() == whole => return Ok(()),
+            // A disk can say yes and mean no.
+            Ok(_) => Error::NotWritten { path: path.clone() },
+            Err(error) => failed(error),
+        };
+        // A half of it would break the chain, and all of it would come twice.
+        let _ = file.set_len(length);
+        Err(error)
     }
 }
 

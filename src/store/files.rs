@@ -259,7 +259,10 @@ pub(super) fn fresh_name<T>(
 /// [`Error::Exists`], [`Error::NotWritten`], and those of the file system.
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     place_new(path, bytes)?;
-    sync_parent(path)
+    sync_parent(path).inspect_err(|_| {
+        // It is not said to be there, so it must not be.
+        let _ = fs::remove_file(path);
+    })
 }
 
 /// As [`write_new`], for one of several: its directory is synced when they are all there.

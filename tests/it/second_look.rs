@@ -804,6 +804,13 @@ fn a_home_that_anybody_can_put_another_in_the_place_of_is_refused() {
         fs::set_permissions(&around, fs::Permissions::from_mode(mode)).unwrap();
         let run = home.run(&["--json", "list"]);
         assert_eq!(run.code, code, "{mode:o}: {run:#?}");
+        // Nor is one made there.
+        for new in [around.join("new"), around.join("a/b/new")] {
+            let mut list = std::process::Command::new(env!("CARGO_BIN_EXE_derikey"));
+            list.args(["--json", "list", "--home"]).arg(&new);
+            let run = Run::of(list.output().unwrap());
+            assert_eq!(run.code, code, "{mode:o}: {run:#?}");
+        }
     }
     fs::set_permissions(&around, before).unwrap();
 }
@@ -846,4 +853,121 @@ fn a_grace_ends_where_both_keys_are_disabled() {
     thread::sleep(Duration::from_secs(1));
     bench.run(&["resume"]).json();
     assert_eq!(bench.pending(), json!([]));
+}
+
+/// A disk can say that it has written what it has not.
+#[test]
+fn a_line_of_the_audit_log_that_is_not_there_is_missed() {
+    if !can_trace() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.home.run(&join(&[&["generate", "one"], &PLAIN])).ok();
+    let log = bench.home.store().join("audit.jsonl");
+    let before = fs::read(&log).unwrap();
+    // A name as long as the first gives a line as long.
+    let whole = format!("retval={}", before.len());
+    let mut missed = 0;
+    for nth in 1..12 {
+        for lie in ["retval=1", &whole] {
+            let name = format!("k{nth:02}");
+            let inject = format!("write:{lie}:when={nth}");
+            let run = failing(&bench, &inject, &join(&[&["generate", &name], &PLAIN]));
+            if run.code == Some(0) {
+                let audit = bench.home.run(&["--json", "audit"]).json();
+                let entries = audit["entries"].as_array().unwrap();
+                assert_eq!(entries.len(), 2, "{inject}: {audit}");
+            } else {
+                missed += 1;
+            }
+            let _ = bench.home.run(&["delete", &name, "--yes"]);
+            fs::write(&log, &before).unwrap();
+        }
+    }
+    assert!(missed > 3, "only {missed}");
+}
+
+#[test]
+fn a_clear_export_that_is_not_said_to_be_there_is_not() {
+    if !can_trace() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.home.run(&join(&[&["generate", "one"], &PLAIN])).ok();
+    let export = join(&[&["export", "one", "--out", "out.pem"], &PLAIN]);
+    let mut failed = 0;
+    for nth in 1..4 {
+        let run = failing(&bench, &format!("fsync:error=EIO:when={nth}"), &export);
+        failed += usize::from(run.code != Some(0));
+        let there = bench.home.path("out.pem").exists();
+        assert_eq!(there, run.code == Some(0), "{nth}: {run:#?}");
+        let _ = fs::remove_file(bench.home.path("out.pem"));
+    }
+    assert!(failed > 0);
+}
+
+/// A hostile exchange answers with what it was sent, in the places of names.
+#[test]
+fn a_token_that_comes_back_as_a_name_is_not_shown() {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    bench.trader("one");
+    // Not longer than what may stand in the place of a name.
+    let token = "abcdef0123456789abcdef01";
+    let keys: Vec<Value> = bench.admin().keys();
+    let enters = move |call: &mut Call| call.retell(|login| login["access_token"] = json!(token));
+    let quotes = move |call: &mut Call| {
+        let mut keys = keys.clone();
+        for key in &mut keys {
+            key["name"] = json!(token);
+            key["ip_whitelist"] = json!([token]);
+            key["enabled_features"] = json!([token]);
+        }
+        let answer = json!({"jsonrpc": "2.0", "id": call.body["id"], "result": keys});
+        call.answer(&answer.to_string())
+    };
+    meddler.strike("public/auth", Arc::new(enters));
+    meddler.strike("private/list_api_keys", Arc::new(quotes));
+    for verbosity in ["-q", "-v", "-vvv"] {
+        let run = bench.run(&["list", "--remote", verbosity]);
+        assert!(run.stdout.contains("xxxx"), "{run:#?}");
+        assert!(!run.stdout.contains(token), "{run:#?}");
+        assert!(!run.stderr.contains(token), "{run:#?}");
+    }
+}
+
+/// A record that cannot be read for the moment is not a damaged one, which would be left behind.
+#[test]
+fn a_removal_leaves_no_earlier_key_because_a_disk_fails() {
+    if !can_trace() {
+        return;
+    }
+    let bench = Bench::new();
+    let one = bench.trader("one");
+    bench.run(&join(&[&["rotate", "one"], &PLAIN])).json();
+    let record = bench.home.store().join("keys/one/1/key.toml");
+    let strace = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-P",
+        record.to_str().unwrap(),
+        "-e",
+        "trace=openat",
+        "-e",
+        "inject=openat:error=EIO",
+    ];
+    let remove = join(&[&["--json", "remove", "one", "--yes"], &bench.server.admin()]);
+    let failed = Run::of(
+        under(&strace, &bench.home.command(&remove))
+            .output()
+            .unwrap(),
+    );
+    assert_ne!(failed.code, Some(0), "{failed:#?}");
+    assert!(bench.find(&one["client_id"]).is_some());
+    bench.run(&["resume"]).json();
+    assert!(bench.find(&one["client_id"]).is_none());
+    assert!(!bench.home.store().join("keys/one").exists());
 }
