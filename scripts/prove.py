@@ -211,6 +211,7 @@ class Scripts:
 
     @staticmethod
     def passed(command, able, cure):
+        """Runs it and says whether it passed, or what it needs where this machine cannot run it."""
         if subprocess.run(able, shell=True, capture_output=True).returncode != 0:
             return cure
         begun = time.monotonic()

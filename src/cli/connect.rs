@@ -131,7 +131,7 @@ impl Admin {
             (&config.admin, &config.admin_client_id)
         };
         match (name, client_id, &connection.sandbox) {
-            (Some(name), _, _) => Self::key(context, args, passphrase, name, connection.exchange.network()),
+            (Some(name), _, _) => Self::key(context, args, passphrase, name, network),
             (None, Some(client_id), _) => Self::secret(context, args, client_id),
             (None, None, Some(sandbox)) => {
                 let path = sandbox.admin_secret_file().to_path_buf();

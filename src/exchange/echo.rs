@@ -1,6 +1,6 @@
 //! What a call was made with and comes back in the answer: it is not shown, kept or used.
 
-/// A token is longer than this; what is shorter may stand in an answer by chance.
+/// No token has fewer bytes; what is shorter may stand in an answer by chance.
 const SHORTEST_TOKEN: usize = 16;
 
 /// Overwrites an access token, and a one-time code in a text, wherever an answer quotes them.

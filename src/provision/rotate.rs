@@ -363,10 +363,8 @@ impl<'a, T: Transport> Work<'a, T> {
     fn retire(&self, name: &KeyName, old: Generation, enabled: bool) -> Result<(), Error> {
         let mut record = self.store.record_of(name, old)?;
         if let Some(known) = &mut record.registration {
-            // Once it is retired, somebody may have disabled it before its time.
-            if known.retired.is_none() || !enabled {
-                known.enabled &= enabled;
-            }
+            // One that somebody has disabled before its time stays so.
+            known.enabled &= enabled;
             known.retired = known.retired.or(Some((self.now)()));
         }
         Ok(self.store.write_record(name, old, &record)?)

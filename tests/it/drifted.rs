@@ -6,10 +6,8 @@ use serde_json::{Value, json};
 
 use super::{
     manage::{Bench, rights},
-    support::join,
+    support::{PLAIN, join},
 };
-
-const PLAIN: [&str; 2] = ["--no-passphrase", "--insecure"];
 
 /// A key whose public half was pasted into the web form, with rights that do not let it look.
 fn adopted(bench: &Bench) -> Value {

@@ -13,10 +13,17 @@ use super::{
     manage::{Bench, rights},
     meddler::{Call, Meddler},
     second_look::{failing, message},
-    support::join,
+    support::{PLAIN, join},
 };
 
-const PLAIN: [&str; 2] = ["--no-passphrase", "--insecure"];
+/// A disabled key, and somebody between us and the exchange.
+fn disabled() -> (Bench, Meddler, Value) {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    let bot = bench.trader("bot");
+    bench.run(&["disable", "bot"]).json();
+    (bench, meddler, bot)
+}
 
 fn audited(bench: &Bench, action: &str) -> usize {
     let audit = bench.home.run(&["--json", "audit"]).json();
@@ -27,10 +34,7 @@ fn audited(bench: &Bench, action: &str) -> usize {
 /// An edit says of each key whether it is enabled, and the list need not.
 #[test]
 fn an_edit_enables_no_key_because_the_list_does_not_say_that_it_is_disabled() {
-    let mut bench = Bench::new();
-    let meddler = Meddler::before(&mut bench.server);
-    let bot = bench.trader("bot");
-    bench.run(&["disable", "bot"]).json();
+    let (bench, meddler, bot) = disabled();
     let hides = |call: &mut Call| {
         call.retell(|keys| {
             for key in keys.as_array_mut().unwrap() {
@@ -81,10 +85,7 @@ fn panic_says_what_else_is_under_way_with_a_key() {
 #[test]
 fn a_key_that_is_disabled_while_it_is_being_enabled_stays_disabled() {
     for when in ["before", "after"] {
-        let mut bench = Bench::new();
-        let meddler = Meddler::before(&mut bench.server);
-        let bot = bench.trader("bot");
-        bench.run(&["disable", "bot"]).json();
+        let (bench, meddler, bot) = disabled();
         let flags: Vec<String> = bench.server.admin().iter().map(|s| (*s).into()).collect();
         let bench_home = bench.home.path("");
         let outcome = Arc::new(Mutex::new(None));
@@ -125,10 +126,7 @@ fn a_key_that_is_disabled_while_it_is_being_enabled_stays_disabled() {
 /// Where it cannot be taken back at once, that is what is under way.
 #[test]
 fn a_key_that_cannot_be_disabled_again_at_once_is_disabled_by_resume() {
-    let mut bench = Bench::new();
-    let meddler = Meddler::before(&mut bench.server);
-    let bot = bench.trader("bot");
-    bench.run(&["disable", "bot"]).json();
+    let (bench, meddler, bot) = disabled();
     let journal = bench.home.store().join("journal/bot.json");
     let strikes = move |call: &mut Call| {
         fs::remove_file(&journal)?;

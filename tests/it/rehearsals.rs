@@ -6,10 +6,8 @@ use super::{
     agent::Stage,
     manage::Bench,
     store_files::snapshot,
-    support::{Home, Run, join},
+    support::{Home, PLAIN, Run, join},
 };
-
-const PLAIN: [&str; 2] = ["--no-passphrase", "--insecure"];
 
 #[track_caller]
 fn is_rehearsed(said: &Value) {

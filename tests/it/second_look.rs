@@ -19,10 +19,8 @@ use super::{
     meddler::{Call, Meddler},
     rotation::hook,
     store_files::under,
-    support::{Home, Run, join},
+    support::{Home, PLAIN, Run, join},
 };
-
-const PLAIN: [&str; 2] = ["--no-passphrase", "--insecure"];
 
 /// Runs a command with system calls failing as strace says.
 pub(crate) fn failing(bench: &Bench, inject: &str, args: &[&str]) -> Run {

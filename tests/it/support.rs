@@ -261,6 +261,9 @@ pub(crate) fn installed(program: &str, probe: &[&str]) -> bool {
     there
 }
 
+/// The two words for a key in clear.
+pub(crate) const PLAIN: [&str; 2] = ["--no-passphrase", "--insecure"];
+
 /// Joins arguments of several origins.
 pub(crate) fn join<'a>(parts: &[&[&'a str]]) -> Vec<&'a str> {
     parts.concat()
