@@ -12,8 +12,8 @@ echo "commit $(git rev-parse --short HEAD). \`scripts/figures.sh\` makes this fi
 echo "is shared and noisy: ratios last, times do not."
 section() {
     printf '\n## \140%s\140\n' "$*"
-    # What is printed beside the tables is for whoever watches.
-    "$@" | tee /dev/stderr | awk '/^\|/ { if (!table) print ""; table = 1; print; next } { table = 0 } /^[0-9]/'
+    # What is printed beside the tables is for whoever watches. Not by tee, which would empty a file there.
+    "$@" | awk '{ print | "cat >&2"; fflush("cat >&2") } /^\|/ { if (!table) print ""; table = 1; print; next } { table = 0 } /^[0-9]/'
 }
 section benches/peers.sh
 section cargo bench --locked --bench signing

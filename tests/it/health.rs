@@ -8,8 +8,10 @@ use sha2::{Digest, Sha256};
 #[cfg(target_os = "linux")]
 use crate::hardening::{NOBODY, as_nobody};
 use crate::{
+    kills::can_trace,
     manage::{Bench, SCOPE},
     raw::Tap,
+    store_files::under,
     support::{Home, Run, join},
 };
 
@@ -416,6 +418,38 @@ fn the_audit_log_tells_who_did_what_to_which_key() {
     // A home without a log has nothing to be verified.
     let said = Home::new().run(&["--json", "audit"]).json();
     assert_eq!(said["entries"], json!([]));
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_not_taken_for_an_empty_one() {
+    if !can_trace() {
+        return;
+    }
+    let home = Home::new();
+    home.run(&["generate", "one", "--no-passphrase", "--insecure"])
+        .ok();
+    let path = log(&home);
+    let fails = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-P",
+        path.to_str().unwrap(),
+        "-e",
+        "inject=openat:error=EIO",
+    ];
+    let run = Run::of(
+        under(&fails, &home.command(&["--json", "audit"]))
+            .output()
+            .unwrap(),
+    );
+    let error = run.error(1);
+    assert!(
+        error["message"].as_str().unwrap().contains("audit.jsonl"),
+        "{error}"
+    );
 }
 
 #[test]

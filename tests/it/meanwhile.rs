@@ -153,6 +153,70 @@ fn a_key_that_cannot_be_disabled_again_at_once_is_disabled_by_resume() {
     assert_eq!(bench.remote(&bot["client_id"])["enabled"], false);
 }
 
+/// A way back enables a key, too, and whoever disables it at once strikes that out.
+#[test]
+fn a_way_back_whose_key_is_disabled_meanwhile_is_at_its_end() {
+    for disables in ["at once", "later"] {
+        let mut bench = Bench::new();
+        let meddler = Meddler::before(&mut bench.server);
+        let old = bench.trader("bot");
+        let new = bench.run(&join(&[&["rotate", "bot"], &PLAIN])).json();
+        let journal = bench.home.store().join("journal/bot.json");
+        let strikes = move |call: &mut Call| {
+            fs::remove_file(&journal)?;
+            let answer = call.carry_out()?;
+            call.answer(&answer.to_string())
+        };
+        meddler.strike("private/enable_api_key", Arc::new(strikes));
+        if disables == "later" {
+            let refuses = |call: &mut Call| call.refuse(11051);
+            meddler.strike("private/disable_api_key", Arc::new(refuses));
+        }
+        let back = bench.run(&["rollback", "bot"]);
+        meddler.calm();
+        if disables == "later" {
+            assert!(message(&back, 75).contains("disable of bot"), "{back:#?}");
+            let pending = &bench.pending()[0];
+            assert_eq!(pending["operation"], "disable", "{pending}");
+            assert_eq!(pending["stage"], "planned", "{pending}");
+            bench.run(&["resume"]).json();
+        } else {
+            let said = message(&back, 8);
+            assert!(said.contains("disabled in the meantime"), "{said}");
+        }
+        assert_eq!(bench.pending(), json!([]));
+        assert_eq!(bench.remote(&old["client_id"])["enabled"], false);
+        assert_eq!(bench.remote(&new["client_id"])["enabled"], true);
+    }
+}
+
+/// Whoever disables a key at once strikes the entry of another operation out; a disk that does not
+/// let go of it is another matter.
+#[test]
+fn an_entry_that_is_gone_is_struck_out_and_one_that_stays_is_not() {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    bench.trader("bot");
+    let journal = bench.home.store().join("journal/bot.json");
+    let strikes = move |call: &mut Call| {
+        fs::remove_file(&journal)?;
+        call.retell(|_| {})
+    };
+    meddler.strike("private/edit_api_key", Arc::new(strikes));
+    bench.run(&["edit", "bot", "--label", "other"]).json();
+    meddler.calm();
+    if !can_trace() {
+        return;
+    }
+    let edit = ["edit", "bot", "--label", "third"];
+    let edit = join(&[&edit, &bench.server.admin()]);
+    let edited = failing(&bench, "unlink:error=EIO", &edit);
+    assert_ne!(edited.code, Some(0), "{edited:#?}");
+    assert_eq!(bench.pending()[0]["operation"], "edit");
+    bench.run(&["resume"]).json();
+    assert_eq!(bench.pending(), json!([]));
+}
+
 /// The exchange need not say in its answer what became of a key, and may say it of another.
 #[test]
 fn panic_takes_no_key_for_disabled_of_which_nobody_said_so() {
@@ -194,6 +258,28 @@ fn panic_takes_no_key_for_disabled_of_which_nobody_said_so() {
             "{lie}"
         );
     }
+}
+
+/// A key that is gone opens nothing.
+#[test]
+fn panic_takes_a_key_that_somebody_removes_meanwhile_for_disabled() {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    let bot = bench.trader("bot");
+    let admin = Arc::new(bench.admin());
+    let removes = move |call: &mut Call| {
+        let said = call.carry_out()?;
+        admin.call(
+            "private/remove_api_key",
+            &json!({"id": call.body["params"]["id"]}),
+        );
+        call.answer(&said.to_string())
+    };
+    meddler.strike("private/disable_api_key", Arc::new(removes));
+    let said = bench.run(&["panic", "--yes"]).json();
+    assert_eq!(bench.find(&bot["client_id"]), None);
+    assert_eq!(said["disabled"][0]["client_id"], bot["client_id"]);
+    assert_eq!(said["verified"], true, "{said}");
 }
 
 #[test]

@@ -3,9 +3,10 @@
 
 use std::{
     ffi::OsStr,
-    fs,
+    fs, io,
     os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
     path::Path,
+    process::Child,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -42,6 +43,20 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap()
 }
 
+/// A rotation whose hook is running, which it does for two seconds.
+fn at_the_hook(bench: &Bench, more: &[&str]) -> Child {
+    let script = hook(&bench.home, "hook", "touch \"$HOME/told\"; sleep 2");
+    let rotate = ["--json", "rotate", "one", "--deploy-hook", &script];
+    let args = join(&[&rotate, more, &PLAIN, &bench.server.admin()]);
+    let rotation = bench.home.command(&args).spawn().unwrap();
+    let begun = Instant::now();
+    while !bench.home.path("told").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        thread::sleep(Duration::from_millis(20));
+    }
+    rotation
+}
+
 /// A rotation holds the key while its hook runs; whoever names the old one by its id means that.
 #[test]
 fn an_id_means_the_key_that_it_meant_when_it_was_typed() {
@@ -54,20 +69,7 @@ fn an_id_means_the_key_that_it_meant_when_it_was_typed() {
         } else {
             format!("id:{}", old["key_id"])
         };
-        let script = hook(&bench.home, "hook", "touch \"$HOME/told\"; sleep 2");
-        let rotate = ["rotate", "one", "--grace", "24h", "--deploy-hook", &script];
-        let mut command = bench.home.command(&join(&[
-            &["--json"],
-            &rotate,
-            &PLAIN,
-            &bench.server.admin(),
-        ]));
-        let rotation = command.spawn().unwrap();
-        let begun = Instant::now();
-        while !bench.home.path("told").exists() {
-            assert!(begun.elapsed() < Duration::from_secs(30));
-            thread::sleep(Duration::from_millis(20));
-        }
+        let rotation = at_the_hook(&bench, &["--grace", "24h"]);
         let said = bench.run(&["disable", &id]).json();
         assert_eq!(said["client_id"], client_id, "{said}");
         let rotated = Run::of(rotation.wait_with_output().unwrap()).json();
@@ -76,6 +78,22 @@ fn an_id_means_the_key_that_it_meant_when_it_was_typed() {
             assert_eq!(enabled, key == new, "{key}");
         }
     }
+}
+
+#[test]
+fn no_old_key_goes_whose_successor_is_disabled_while_the_hook_runs() {
+    let bench = Bench::new();
+    let old = bench.trader("one");
+    let rotation = at_the_hook(&bench, &[]);
+    let keys = bench.admin().call("private/list_api_keys", &json!({}));
+    let mut keys = keys.as_array().unwrap().iter();
+    let new = keys.rfind(|key| key["public_key"].is_string()).unwrap();
+    assert_ne!(new["client_id"], old["client_id"]);
+    let id = json!({"id": new["id"]});
+    bench.admin().call("private/disable_api_key", &id);
+    let run = Run::of(rotation.wait_with_output().unwrap());
+    assert_ne!(run.code, Some(0), "{run:#?}");
+    assert_eq!(bench.remote(&old["client_id"])["enabled"], true, "{run:#?}");
 }
 
 #[test]
@@ -312,6 +330,9 @@ fn one_odd_key_of_the_account_keeps_no_other_enabled() {
         assert_eq!(report["verified"], false, "{what}");
         // What makes something looks at all of them: one of these may be what it made.
         bench.run(&join(&[&["rotate", "two"], &PLAIN])).error(5);
+        meddler.calm();
+        let said = bench.run(&["disable", "one", "-v"]);
+        assert!(!said.stderr.contains("of the account's keys"), "{said:#?}");
     }
 }
 
@@ -342,24 +363,30 @@ fn a_feature_that_is_typed_twice_is_one() {
 
 #[test]
 fn a_superseded_generation_that_is_damaged_stops_nothing() {
-    let bench = Bench::new();
-    bench.trader("one");
-    let rotate = join(&[&["rotate", "one", "-v"], &PLAIN]);
-    bench.run(&rotate).json();
-    let keys = bench.home.store().join("keys/one");
-    fs::write(keys.join("1/key.toml"), "").unwrap();
-    let run = bench.run(&rotate);
-    assert_eq!(run.json()["generation"], 3, "{run:#?}");
-    assert!(
-        run.stderr.contains("generation 1 cannot be read"),
-        "{run:#?}"
-    );
-    let back = bench.run(&["rollback", "one"]).json();
-    assert_eq!(back["generation"], 2, "{back}");
-    let status = bench.home.run(&["--json", "status"]).json();
-    assert_eq!(status["pending"], json!([]), "{status}");
-    bench.run(&["remove", "one", "--yes"]).json();
-    assert!(!keys.exists());
+    let damages: [fn(&Path) -> io::Result<()>; 2] = [
+        |record| fs::write(record, ""),
+        |record| fs::remove_file(record),
+    ];
+    for damage in damages {
+        let bench = Bench::new();
+        bench.trader("one");
+        let rotate = join(&[&["rotate", "one", "-v"], &PLAIN]);
+        bench.run(&rotate).json();
+        let keys = bench.home.store().join("keys/one");
+        damage(&keys.join("1/key.toml")).unwrap();
+        let run = bench.run(&rotate);
+        assert_eq!(run.json()["generation"], 3, "{run:#?}");
+        assert!(
+            run.stderr.contains("generation 1 cannot be read"),
+            "{run:#?}"
+        );
+        let back = bench.run(&["rollback", "one"]).json();
+        assert_eq!(back["generation"], 2, "{back}");
+        let status = bench.home.run(&["--json", "status"]).json();
+        assert_eq!(status["pending"], json!([]), "{status}");
+        bench.run(&["remove", "one", "--yes"]).json();
+        assert!(!keys.exists());
+    }
 }
 
 #[test]

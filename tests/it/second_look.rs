@@ -558,6 +558,38 @@ fn no_old_key_goes_before_its_successor_is_known_to_be_enabled() {
     }
 }
 
+/// The list need not say whether a key is enabled; that its whitelist is empty says enough.
+#[test]
+fn a_refused_login_is_not_laid_to_a_whitelist_that_is_gone() {
+    let mut bench = Bench::new();
+    let meddler = Meddler::before(&mut bench.server);
+    let old = bench.provision("one", &["--scope", SCOPE, "--ip", "192.0.2.7"]);
+    let (admin, ours) = (Arc::new(bench.admin()), old["client_id"].clone());
+    let disables = move |call: &mut Call| {
+        let said = call.carry_out()?;
+        let id = &call.body["params"]["id"];
+        admin.call("private/disable_api_key", &json!({"id": id}));
+        call.answer(&said.to_string())
+    };
+    meddler.strike("private/edit_api_key", Arc::new(disables));
+    let opens = move |call: &mut Call| {
+        call.retell(|keys| {
+            let keys = keys.as_array_mut().unwrap().iter_mut();
+            for key in keys.filter(|key| key["client_id"] != ours) {
+                key["ip_whitelist"] = json!([]);
+                key.as_object_mut().unwrap().remove("enabled");
+            }
+        })
+    };
+    meddler.strike("private/list_api_keys", Arc::new(opens));
+    let run = bench.run(&join(&[&["rotate", "one"], &PLAIN]));
+    assert_ne!(run.code, Some(0), "{run:#?}");
+    meddler.calm();
+    assert_eq!(bench.remote(&old["client_id"])["enabled"], true);
+    let link = fs::read_link(bench.home.store().join("keys/one/current")).unwrap();
+    assert_eq!(link.to_str(), Some("1"));
+}
+
 #[test]
 fn a_code_is_sent_once_whichever_way_it_came() {
     let home = Home::new();
