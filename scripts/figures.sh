@@ -11,9 +11,10 @@ echo "The run of $(date -u +%F) on $(nproc) virtual processors ($(sed -n 's/^mod
 echo "commit $(git rev-parse --short HEAD). \`scripts/figures.sh\` makes this file; README.md quotes rows of it as they stand. The machine"
 echo "is shared and noisy: ratios last, times do not."
 section() {
-    printf '\n## \140%s\140\n' "$*"
+    printf '\n## \140%s\140\n\n' "$*"
     # What is printed beside the tables is for whoever watches. Not by tee, which would empty a file there.
-    "$@" | awk '{ print | "cat >&2"; fflush("cat >&2") } /^\|/ { if (!table) print ""; table = 1; print; next } { table = 0 } /^[0-9]/'
+    "$@" | awk '{ print | "cat >&2"; fflush("cat >&2") }
+        /^\|/ { if (said && !table) print ""; said = table = 1; print; next } { table = 0 } /^[0-9]/ { said = 1; print }'
 }
 section benches/peers.sh
 section cargo bench --locked --bench signing
