@@ -11,6 +11,7 @@ use crate::{
     kills::can_trace,
     manage::{Bench, SCOPE},
     raw::Tap,
+    second_look::message,
     store_files::under,
     support::{Home, Run, join},
 };
@@ -445,11 +446,8 @@ fn a_log_that_cannot_be_opened_is_not_taken_for_an_empty_one() {
             .output()
             .unwrap(),
     );
-    let error = run.error(1);
-    assert!(
-        error["message"].as_str().unwrap().contains("audit.jsonl"),
-        "{error}"
-    );
+    let said = message(&run, 1);
+    assert!(said.contains("audit.jsonl"), "{said}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     kills::can_trace,
     manage::{Bench, rights},
-    meddler::{Call, Meddler},
+    meddler::{Call, Deed, Meddler},
     second_look::{failing, message},
     support::{PLAIN, join},
 };
@@ -23,6 +23,15 @@ fn disabled() -> (Bench, Meddler, Value) {
     let bot = bench.trader("bot");
     bench.run(&["disable", "bot"]).json();
     (bench, meddler, bot)
+}
+
+/// What becomes of a call while somebody strikes its entry out, as whoever disables the key at once does.
+fn strikes_out(bench: &Bench) -> Arc<Deed> {
+    let journal = bench.home.store().join("journal/bot.json");
+    Arc::new(move |call: &mut Call| {
+        fs::remove_file(&journal)?;
+        call.retell(|_| {})
+    })
 }
 
 fn audited(bench: &Bench, action: &str) -> usize {
@@ -127,13 +136,7 @@ fn a_key_that_is_disabled_while_it_is_being_enabled_stays_disabled() {
 #[test]
 fn a_key_that_cannot_be_disabled_again_at_once_is_disabled_by_resume() {
     let (bench, meddler, bot) = disabled();
-    let journal = bench.home.store().join("journal/bot.json");
-    let strikes = move |call: &mut Call| {
-        fs::remove_file(&journal)?;
-        let answer = call.carry_out()?;
-        call.answer(&answer.to_string())
-    };
-    meddler.strike("private/enable_api_key", Arc::new(strikes));
+    meddler.strike("private/enable_api_key", strikes_out(&bench));
     meddler.strike(
         "private/disable_api_key",
         Arc::new(|call: &mut Call| call.refuse(11051)),
@@ -161,13 +164,7 @@ fn a_way_back_whose_key_is_disabled_meanwhile_is_at_its_end() {
         let meddler = Meddler::before(&mut bench.server);
         let old = bench.trader("bot");
         let new = bench.run(&join(&[&["rotate", "bot"], &PLAIN])).json();
-        let journal = bench.home.store().join("journal/bot.json");
-        let strikes = move |call: &mut Call| {
-            fs::remove_file(&journal)?;
-            let answer = call.carry_out()?;
-            call.answer(&answer.to_string())
-        };
-        meddler.strike("private/enable_api_key", Arc::new(strikes));
+        meddler.strike("private/enable_api_key", strikes_out(&bench));
         if disables == "later" {
             let refuses = |call: &mut Call| call.refuse(11051);
             meddler.strike("private/disable_api_key", Arc::new(refuses));
@@ -197,12 +194,7 @@ fn an_entry_that_is_gone_is_struck_out_and_one_that_stays_is_not() {
     let mut bench = Bench::new();
     let meddler = Meddler::before(&mut bench.server);
     bench.trader("bot");
-    let journal = bench.home.store().join("journal/bot.json");
-    let strikes = move |call: &mut Call| {
-        fs::remove_file(&journal)?;
-        call.retell(|_| {})
-    };
-    meddler.strike("private/edit_api_key", Arc::new(strikes));
+    meddler.strike("private/edit_api_key", strikes_out(&bench));
     bench.run(&["edit", "bot", "--label", "other"]).json();
     meddler.calm();
     if !can_trace() {
